@@ -1,0 +1,101 @@
+"""Owns where things are kept: the tracking store, the study store, checkpoints, the dataset cache."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from podium.errors import InvalidInput
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stores:
+    """Addresses of everything that Podium writes.
+
+    `root` is the `mlruns` folder; `tracking_uri` MLflow's store; `artifact_uri` where a new experiment
+    keeps its artifacts (None leaves it to the MLflow server); `study_url` an SQLAlchemy URL.
+    """
+
+    root: Path
+    tracking_uri: str
+    artifact_uri: str | None
+    study_url: str
+
+    @property
+    def tracking_file(self) -> Path | None:
+        """The file of a SQLite tracking store, None for any other store."""
+        address = self.tracking_uri.partition("?")[0]
+        return Path(address.removeprefix("sqlite:///")) if address.startswith("sqlite:///") else None
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folders of attempts, one a study and trial, until they are packaged."""
+        return self.root / "checkpoints"
+
+    @property
+    def sweeps(self) -> Path:
+        """Each sweep's lock, live status and worker logs."""
+        return self.root / "sweeps"
+
+    def prepare(self) -> None:
+        """Make the folders. Raises: InvalidInput if they cannot be written."""
+        try:
+            for folder in (self.root, self.checkpoints, self.sweeps):
+                folder.mkdir(parents=True, exist_ok=True)
+            probe = self.root / f".write-probe-{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise InvalidInput(
+                f"cannot write to {self.root}: {error.strerror}",
+                remedy="Make the folder writable, or run Podium from a folder of your own.",
+            ) from error
+
+
+def stores_here(root: Path | None = None) -> Stores:
+    """Stores under `root` (default: ./mlruns), unless MLFLOW_TRACKING_URI or PODIUM_STUDY_URL say otherwise."""
+    root = (root or Path("mlruns")).resolve()
+    server = os.environ.get("MLFLOW_TRACKING_URI")
+    return Stores(
+        root=root,
+        tracking_uri=server or f"sqlite:///{root / 'mlflow.db'}",
+        artifact_uri=None if server else (root / "artifacts").as_uri(),
+        study_url=os.environ.get("PODIUM_STUDY_URL") or f"sqlite:///{root / 'studies.db'}",
+    )
+
+
+def dataset_cache() -> Path:
+    """The folder of decoded datasets: PODIUM_CACHE, else XDG_CACHE_HOME/podium, else ~/.cache/podium."""
+    chosen = os.environ.get("PODIUM_CACHE")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "podium"
+
+
+MLFLOW_SETTINGS = {
+    # Nothing is sent to anyone.
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    # Podium's models are .keras files; nothing is ever unpickled.
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    # A request that was answered late must not be sent again blindly: Podium retries, and looks first.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    # Podium shows its own progress; bars of single files would bury it.
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+
+
+def restrain_mlflow() -> None:
+    """Set MLFLOW_SETTINGS for this process and those it starts. MLflow reads some when it is imported."""
+    os.environ.update(MLFLOW_SETTINGS)
+
+
+def redacted(text: str) -> str:
+    """`text` without user names, passwords and tokens of the addresses in it."""
+    for name in ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"):
+        if secret := os.environ.get(name):
+            text = text.replace(secret, "***")
+    text = re.sub(r"://[^/\s?#'\"]*@", "://***@", text)
+    return re.sub(r"(?i)([?&;][\w-]*(?:password|passwd|token|secret|key)=)[^&;\s'\"]+", r"\1***", text)
