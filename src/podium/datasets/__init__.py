@@ -1,0 +1,1 @@
+"""From a dataset reference to checked arrays on disk."""
