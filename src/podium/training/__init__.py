@@ -1,0 +1,1 @@
+"""What a worker runs: plain Keras, no tracker, no tuner."""

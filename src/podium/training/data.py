@@ -1,0 +1,134 @@
+"""Owns the training arrays: mapped, checked against their digests, and handed out in batches."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from podium.digests import arrays_digest, split_digest
+from podium.errors import DatasetError
+from podium.result import TrainingArrays
+
+VALIDATION_BATCH_PIXELS = 1 << 18  # 256 images of 32 x 32: large, yet its activations fit in memory
+PREDICTED_IMAGES = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedArrays:
+    """`images`: uint8 (n, height, width, channels), memory-mapped. `labels`: int64 (n,), memory-mapped.
+    `train`, `validation`: int64 indices into both."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    train: NDArray[np.int64]
+    validation: NDArray[np.int64]
+    classes: int
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width, channels."""
+        height, width, channels = self.images.shape[1:]
+        return height, width, channels
+
+    @property
+    def predicted(self) -> NDArray[np.int64]:
+        """Up to 64 validation indices, spread evenly over the validation part: the same for every trial."""
+        count = min(PREDICTED_IMAGES, len(self.validation))
+        return self.validation[np.linspace(0, len(self.validation) - 1, count).astype(np.int64)]
+
+
+class Batches(keras.utils.PyDataset):  # type: ignore[misc]
+    """Batches of (images, labels), gathered one by one from mapped arrays.
+
+    With a seed each epoch has an order of its own that depends on the seed and the epoch alone, so that
+    a resumed training sees the same batches.
+    """
+
+    def __init__(
+        self, arrays: LoadedArrays, indices: NDArray[np.int64], batch_size: int, *, seed: int | None = None
+    ) -> None:
+        super().__init__()
+        self._arrays, self._indices, self._seed = arrays, indices, seed
+        self._batch_size = batch_size
+        self._order = indices
+        self.start_epoch(0)
+
+    def start_epoch(self, epoch: int) -> None:
+        """Take the order of this epoch (counted from 0)."""
+        if self._seed is not None:
+            self._order = np.random.default_rng([self._seed, epoch]).permutation(self._indices)
+
+    @property
+    def num_batches(self) -> int:
+        """Batches in an epoch; the last one may be smaller."""
+        return -(-len(self._indices) // self._batch_size)
+
+    def __getitem__(self, batch: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        chosen = self._order[batch * self._batch_size : (batch + 1) * self._batch_size]
+        return self._arrays.images[chosen], self._arrays.labels[chosen]
+
+
+def load(arrays: TrainingArrays) -> LoadedArrays:
+    """Map the arrays of a job. Raises: DatasetError if a file is missing or damaged, or a digest differs."""
+    try:
+        images = np.load(arrays.images, mmap_mode="r", allow_pickle=False).view(np.ndarray)
+        labels = np.load(arrays.labels, mmap_mode="r", allow_pickle=False).view(np.ndarray)
+        with np.load(arrays.split, allow_pickle=False) as split:
+            train, validation = split["train"], split["validation"]
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise DatasetError(
+            f"cannot read the training arrays {arrays.images}, {arrays.labels}, {arrays.split}: {error}"
+        ) from error
+    _check("split", arrays.split, arrays.split_digest, split_digest(train, validation))
+    _check(
+        "train",
+        arrays.images,
+        arrays.train_digest,
+        _digest_of_files(_stamp(arrays.images), _stamp(arrays.labels)),
+    )
+    loaded = LoadedArrays(
+        images=images, labels=labels, train=train, validation=validation, classes=len(arrays.class_names)
+    )
+    _check_shapes(loaded)
+    return loaded
+
+
+def validation_batch_size(image_shape: tuple[int, int, int]) -> int:
+    """Images in a validation batch: by pixels, so that it suits small and large images."""
+    return max(1, min(1024, VALIDATION_BATCH_PIXELS // (image_shape[0] * image_shape[1])))
+
+
+def _check(name: str, path: Path, expected: str, actual: str) -> None:
+    if actual != expected:
+        raise DatasetError(
+            f"{path} is not the data of this job: its {name} digest is {actual}, the job's is {expected}.",
+            remedy="Prepare the dataset again; a run only counts on the data that it names.",
+        )
+
+
+def _check_shapes(arrays: LoadedArrays) -> None:
+    problem = None
+    if arrays.images.ndim != 4 or arrays.images.dtype != np.uint8:
+        problem = f"images must be uint8 of 4 dimensions, got {arrays.images.dtype} {arrays.images.shape}"
+    elif arrays.labels.shape != arrays.images.shape[:1]:
+        problem = f"{len(arrays.images)} images have labels of shape {arrays.labels.shape}"
+    elif not len(arrays.train) or not len(arrays.validation):
+        problem = f"{len(arrays.train)} training and {len(arrays.validation)} validation images"
+    if problem:
+        raise DatasetError(f"the training arrays cannot be trained on: {problem}.")
+
+
+def _stamp(path: Path) -> tuple[str, int, int]:
+    status = path.stat()
+    return str(path), status.st_mtime_ns, status.st_size
+
+
+# A warm worker trains trial after trial on the same files; reading them all once is enough.
+@functools.lru_cache(maxsize=4)
+def _digest_of_files(images: tuple[str, int, int], labels: tuple[str, int, int]) -> str:
+    return arrays_digest(np.load(images[0], mmap_mode="r"), np.load(labels[0], mmap_mode="r"))

@@ -1,0 +1,74 @@
+"""Owns the optimizer of a recipe and the learning rate that it has at each step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from podium.recipe import OptimizerSettings
+
+
+def build(settings: OptimizerSettings, *, steps_per_epoch: int, epochs: int) -> Any:
+    """The Keras optimizer. A schedule runs over `steps_per_epoch * epochs` steps."""
+    common: dict[str, Any] = {
+        "learning_rate": _rate(settings, steps_per_epoch, epochs),
+        "clipnorm": settings.clipnorm,
+        "weight_decay": settings.weight_decay or None,
+    }
+    match settings.name:
+        case "adam":
+            return keras.optimizers.Adam(**common)
+        case "adamw":
+            # AdamW takes no None for "off".
+            return keras.optimizers.AdamW(**{**common, "weight_decay": settings.weight_decay})
+        case "nadam":
+            return keras.optimizers.Nadam(**common)
+        case "sgd":
+            return keras.optimizers.SGD(
+                momentum=settings.momentum, nesterov=settings.nesterov and settings.momentum > 0.0, **common
+            )
+        case "rmsprop":
+            return keras.optimizers.RMSprop(momentum=settings.momentum, **common)
+
+
+class LearningRate:
+    """Reads the learning rate of the step that an optimizer took last."""
+
+    def __init__(
+        self, optimizer: Any, settings: OptimizerSettings, steps_per_epoch: int, epochs: int
+    ) -> None:
+        self._optimizer = optimizer
+        self._schedule = _rate(settings, steps_per_epoch, epochs) if settings.schedule else None
+
+    def of_last_step(self) -> float:
+        """The rate of the last step; with a fixed rate or a plateau, the one set at present."""
+        if self._schedule is None:
+            value = self._optimizer.learning_rate
+        else:
+            steps = int(keras.ops.convert_to_numpy(self._optimizer.iterations))
+            value = self._schedule(max(steps - 1, 0))
+        # The shortest number that is this float32: 0.001, not 0.0010000000474974513.
+        return float(str(np.float32(keras.ops.convert_to_numpy(value))))
+
+
+def _rate(settings: OptimizerSettings, steps_per_epoch: int, epochs: int) -> Any:
+    schedule = settings.schedule
+    if schedule is None:
+        return settings.learning_rate
+    steps = steps_per_epoch * epochs
+    if schedule.name == "exponential":
+        return keras.optimizers.schedules.ExponentialDecay(settings.learning_rate, steps, schedule.decay_rate)
+    warmup = min(round(schedule.warmup_epochs * steps_per_epoch), steps - 1)
+    if warmup <= 0:
+        return keras.optimizers.schedules.CosineDecay(
+            settings.learning_rate, steps, alpha=schedule.decay_rate
+        )
+    return keras.optimizers.schedules.CosineDecay(
+        0.0,
+        steps - warmup,
+        alpha=schedule.decay_rate,
+        warmup_target=settings.learning_rate,
+        warmup_steps=warmup,
+    )
