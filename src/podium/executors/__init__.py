@@ -1,0 +1,1 @@
+"""What places attempts on processes and machines."""
