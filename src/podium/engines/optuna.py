@@ -1,0 +1,231 @@
+"""Owns the Optuna engine: ask / report / tell on a study, with a sampler made anew for each proposal."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.pruners import _filter_study
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState as OptunaState
+
+from podium.engines.base import Done, Outcome, Proposal, Scalar, TrialRecord, Wait
+from podium.engines.optuna_pruners import make_pruner
+from podium.engines.optuna_samplers import CONSTRAINTS, SpaceGrid, make_sampler
+from podium.engines.optuna_space import distribution, exact, holds, point_key
+from podium.engines.study import PROPOSAL, VERDICT, Record, optuna_state
+from podium.search_space import Parameter, is_active, ordered
+from podium.sweep_file import EPOCH_METRICS, ConstraintSettings, ObjectiveSettings, OptunaSettings
+
+OWN_SAMPLER_ATTEMPTS = 10
+ALL_ATTEMPTS = 200
+
+
+class OptunaEngine:
+    """Proposes by an Optuna sampler, stops by an Optuna pruner.
+
+    Epochs count from 1 and are Optuna's steps, so that a rung of one epoch is reached after one epoch.
+    """
+
+    def __init__(
+        self,
+        settings: OptunaSettings,
+        space: Mapping[str, Parameter],
+        *,
+        given: Sequence[Mapping[str, Scalar]],
+        objectives: Sequence[ObjectiveSettings],
+        constraints: ConstraintSettings,
+        epochs: int,
+        study_name: str,
+        study_url: str,
+        create: bool,
+    ) -> None:
+        """`given`: parameters of the first trials, the baseline first; `epochs`: those of a whole training."""
+        self._settings = settings
+        self._space = space
+        self._order = ordered(space)
+        self._objectives = objectives
+        self._epoch_objective = next(each for each in objectives if each.metric in EPOCH_METRICS)
+        self._constraints = constraints
+        self._distributions = {key: distribution(space[key]) for key in self._order}
+        goals = [objective.goal for objective in objectives]
+        self._record = Record(study_name, study_url, goals=goals, create=create, given=given)
+        self._given = self._record.given
+        self._failed = {point_key(parameters) for parameters in self._record.failed_parameters()}
+        # A grid is the same for all proposals, and takes long to lay out.
+        self._grid: SpaceGrid | None = None
+        first = self._sampler(0, 0)
+        self._grid = first if isinstance(first, SpaceGrid) else None
+        self._pruner = make_pruner(settings, epochs=epochs)
+        # Hyperband counts its brackets at the first question; until then the sampler would see all trials
+        # as of one bracket, in a resumed process other than in the first.
+        self._study = self._record.study(first, self._pruner)
+        self._pruner.prune(self._study, optuna.trial.create_trial(state=OptunaState.PRUNED))
+
+    def ask(self) -> Proposal | Wait | Done:
+        """The next configuration; a proposal that a kill cut short is made again under its number."""
+        trials = self._record.frozen()
+        last = trials[-1] if trials else None
+        torn = last is not None and last.state == OptunaState.RUNNING and PROPOSAL not in last.user_attrs
+        number = len(trials) - 1 if torn else len(trials)
+        if number < len(self._given):
+            return self._start_given(number)
+        sampler = self._sampler(number, 0)
+        if isinstance(sampler, SpaceGrid) and sampler.next_id(self._study) is None:
+            return Done("every point of the grid has been proposed")
+        if torn and last is not None:
+            trial_id = last._trial_id
+        else:
+            trial_id = self._record.storage.create_new_trial(self._record.study_id)
+        for attempt in range(ALL_ATTEMPTS):
+            values = self._sample(trial_id, number, attempt)
+            if point_key(values) not in self._failed:
+                return self._propose(trial_id, number, values)
+        self._record.finish(number, OptunaState.FAIL)
+        return Done("every configuration that the sampler still proposes has failed before")
+
+    def report(self, number: int, epoch: int, value: float) -> bool:
+        """Record the objective after an epoch (NaN is allowed); True means stop here.
+
+        An epoch before the last known one changes nothing. A verdict to stop stands.
+        """
+        self._record.report(number, epoch, value)
+        trial = self._record.get(number)
+        if VERDICT in trial.user_attrs:
+            return True
+        if epoch != trial.last_step or not self._pruner.prune(self._study, trial):
+            return False
+        self._record.storage.set_trial_user_attr(trial._trial_id, VERDICT, epoch)
+        return True
+
+    def tell(self, number: int, outcome: Outcome) -> None:
+        """Record how the trial ended. Raises: SweepError if it had ended already."""
+        self._record.set_outcome(number, outcome)
+        self._tell_constraints(number, outcome)
+        state = optuna_state(outcome)
+        values = self._values(number, outcome) if state == OptunaState.COMPLETE else None
+        self._record.study(self._sampler(number, 0), self._pruner).tell(number, values, state)
+        if outcome.state == "failed":
+            self._failed.add(point_key(self._record.parameters(number)))
+
+    def trials(self) -> list[TrialRecord]:
+        """All trials handed out, in order."""
+        return self._record.trials()
+
+    def best(self) -> list[int]:
+        """Numbers of the best complete, feasible trials: all ties, or the Pareto front."""
+        return self._record.best()
+
+    def remember(self, key: str, value: Scalar) -> None:
+        """Keep a fact about the study."""
+        self._record.remember(key, value)
+
+    def recall(self, key: str) -> Scalar:
+        """A fact about the study, None if there is none."""
+        return self._record.recall(key)
+
+    def note(self, number: int, key: str, value: Scalar) -> None:
+        """Keep a fact about a trial."""
+        self._record.note(number, key, value)
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._record.close()
+
+    def _start_given(self, number: int) -> Proposal:
+        """One of the first trials. The sampler learns from it only if it is a point of the space."""
+        values = self._given[number]
+        proposal = Proposal(number=number, parameters=values)
+        active = {key: self._distributions[key] for key in self._order if key in values}
+        if set(active) == set(values) and all(holds(active[key], values[key]) for key in active):
+            params = {key: values[key] for key in active}
+            self._record.start(proposal, params=params, distributions=active)
+        else:
+            self._record.start(proposal)
+        return proposal
+
+    def _values(self, number: int, outcome: Outcome) -> list[float]:
+        """All objectives of a complete trial, in the sweep file's order."""
+        values = []
+        for objective in self._objectives:
+            own = objective is self._epoch_objective
+            value = outcome.value if own else outcome.measures.get(objective.metric)
+            if value is None or math.isnan(value):
+                raise ValueError(f"trial {number} is complete, but its {objective.metric} is {value}")
+            values.append(value)
+        return values
+
+    def _tell_constraints(self, number: int, outcome: Outcome) -> None:
+        if self._settings.sampler not in CONSTRAINTS:
+            return  # these samplers learn nothing from it; sweeps with constraints refuse them
+        limit = self._constraints.parameters
+        size = outcome.measures.get("parameters")
+        if limit is not None and size is not None:
+            self._record.constrain(number, "parameters", size / limit.at_most - 1.0)
+        if outcome.cause == "memory":
+            self._record.constrain(number, "memory", 1.0)
+
+    def _propose(self, trial_id: int, number: int, values: dict[str, Scalar]) -> Proposal:
+        storage = self._record.storage
+        for key, value in values.items():
+            choice = self._distributions[key]
+            storage.set_trial_param(trial_id, key, choice.to_internal_repr(value), choice)
+        proposal = Proposal(number=number, parameters=values)
+        # Written last: a trial without it was never handed out.
+        storage.set_trial_user_attr(trial_id, PROPOSAL, asdict(proposal))
+        return proposal
+
+    def _sample(self, trial_id: int, number: int, attempt: int) -> dict[str, Scalar]:
+        """Ask the sampler as optuna.Trial does, but keep nothing: what is refused must leave no trace."""
+        sampler = self._sampler(number, attempt)
+        blank = self._blank(trial_id)
+        study = _filter_study(self._record.study(sampler, self._pruner), blank)
+        sampler.before_trial(study, blank)
+        blank = self._blank(trial_id)  # with what before_trial noted
+        relative_space = sampler.infer_relative_search_space(study, blank)
+        relative = sampler.sample_relative(study, blank, relative_space)
+        values: dict[str, Scalar] = {}
+        for key in self._order:
+            if not is_active(self._space[key], values):
+                continue
+            choice = self._distributions[key]
+            if choice.single():
+                values[key] = _only_value(choice)
+            elif key in relative and choice._contains(choice.to_internal_repr(relative[key])):
+                values[key] = relative[key]
+            else:
+                values[key] = sampler.sample_independent(study, blank, key, choice)
+            # Through Optuna's own form, so that what is handed out is what is stored.
+            drawn = choice.to_external_repr(choice.to_internal_repr(values[key]))
+            values[key] = exact(self._space[key], drawn)
+            blank.distributions[key] = choice
+            blank.params[key] = values[key]
+        return values
+
+    def _blank(self, trial_id: int) -> FrozenTrial:
+        trial = copy.deepcopy(self._record.storage.get_trial(trial_id))
+        trial.params, trial.distributions = {}, {}
+        return trial
+
+    def _sampler(self, number: int, attempt: int) -> BaseSampler:
+        """A new sampler for each proposal: nothing that it draws depends on what the process did before."""
+        seed = int(np.random.SeedSequence([self._settings.seed, number, attempt]).generate_state(1)[0])
+        if attempt >= OWN_SAMPLER_ATTEMPTS:
+            return RandomSampler(seed=seed)
+        if self._grid is not None:
+            return self._grid
+        return make_sampler(self._settings, self._space, number=number, proposal_seed=seed)
+
+
+def _only_value(choice: BaseDistribution) -> Any:
+    if isinstance(choice, optuna.distributions.CategoricalDistribution):
+        return choice.choices[0]
+    assert isinstance(choice, optuna.distributions.FloatDistribution | optuna.distributions.IntDistribution)
+    return choice.low

@@ -1,0 +1,257 @@
+"""Optuna's pruners, objectives and constraints, and what a kill leaves of a proposal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toy_sweeps import EPOCHS, FINITE_SPACE, SPACE, Played, outcome_of, play, toy_engine, toy_sweep
+
+from podium.engines.base import Engine, Outcome, Proposal
+from podium.engines.make import option_faults
+from podium.engines.study import PROPOSAL, prepare_storage
+
+TPE = {"name": "optuna", "sampler": "tpe", "pruner": "none", "seed": 1}
+RANDOM = {**TPE, "sampler": "random"}
+
+
+def played(folder: Path, trials: int, *, name: str = "toy", **engine: Any) -> tuple[Engine, Played]:
+    running = toy_engine(toy_sweep(folder, {**RANDOM, **engine}), name=name)
+    return running, play(running, trials)
+
+
+def asked(engine: Engine) -> Proposal:
+    proposal = engine.ask()
+    assert isinstance(proposal, Proposal)
+    return proposal
+
+
+def test_hyperband_stops_at_rungs_of_1_3_and_9_epochs(tmp_path: Path) -> None:
+    engine, result = played(tmp_path, 40, pruner="hyperband")
+    assert set(result.epochs.values()) == {1, 3, EPOCHS}
+    states = {result.epochs[trial.number]: trial.state for trial in engine.trials()}
+    assert states[1] == states[3] == "pruned"
+    assert sum(result.epochs.values()) < 40 * EPOCHS / 2
+
+
+@pytest.mark.parametrize("pruner", ["hyperband", "patient"])
+def test_brackets_do_not_depend_on_the_name_of_the_study(tmp_path: Path, pruner: str) -> None:
+    options = {"wrapped_pruner": "hyperband", "patience": 0, "min_delta": 0.0} if pruner == "patient" else {}
+    _, first = played(tmp_path, 25, name="toy-1a2b", sampler="tpe", pruner=pruner, pruner_options=options)
+    _, second = played(
+        tmp_path, 25, name="toy-1a2b-new-2", sampler="tpe", pruner=pruner, pruner_options=options
+    )
+    assert first == second
+
+
+def test_another_seed_means_other_brackets(tmp_path: Path) -> None:
+    epochs = []
+    for seed in (1, 2):
+        engine = toy_engine(toy_sweep(tmp_path, {**RANDOM, "pruner": "hyperband", "seed": seed}))
+        for _ in range(20):
+            asked(engine)
+        epochs.append([engine.report(number, 1, 1.0 - number / 100) for number in range(20)])
+    assert epochs[0] != epochs[1]
+
+
+@pytest.mark.parametrize(
+    ("pruner", "options"),
+    [
+        ("median", {}),
+        ("percentile", {"percentile": 40}),
+        ("successive_halving", {}),
+        ("patient", {"patience": 0, "wrapped_pruner": "median", "wrapped_options": {"n_startup_trials": 2}}),
+        ("none", {}),
+    ],
+)
+def test_every_pruner_runs_and_saves_epochs_unless_it_is_none(
+    tmp_path: Path, pruner: str, options: dict[str, Any]
+) -> None:
+    sweep = toy_sweep(tmp_path, {**RANDOM, "pruner": pruner, "pruner_options": options})
+    assert option_faults(sweep.file) == []
+    engine = toy_engine(sweep)
+    epochs = []
+    for _ in range(24):
+        proposal = asked(engine)
+        reached = 1.0 - abs(float(proposal.parameters["model.dropout"] or 0) - 0.3)
+        epoch = 0
+        for epoch in range(1, EPOCHS + 1):
+            # Falls from the second epoch on, so that a patient pruner has its occasion.
+            if engine.report(proposal.number, epoch, reached - 0.01 * epoch):
+                break
+        state: Any = "complete" if epoch == EPOCHS else "pruned"
+        engine.tell(proposal.number, Outcome(state=state, value=reached))
+        epochs.append(epoch)
+    assert min(epochs) == {"none": EPOCHS, "patient": 2}.get(pruner, 1)
+    assert max(epochs) == EPOCHS
+
+
+def test_successive_halving_has_its_first_rung_after_one_epoch(tmp_path: Path) -> None:
+    _, result = played(tmp_path, 20, pruner="successive_halving")
+    assert 1 in result.epochs.values()
+
+
+@pytest.mark.slow
+def test_a_verdict_to_stop_stands_when_its_trial_is_resumed(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    prepare_storage(url)
+    sweep = toy_sweep(tmp_path, {**RANDOM, "pruner": "successive_halving"})
+    engine = toy_engine(sweep, url=url)
+    first, second = asked(engine), asked(engine)
+    assert engine.report(first.number, 1, 0.9) is False
+    assert engine.report(second.number, 1, 0.1) is True
+    engine.close()
+    resumed = toy_engine(sweep, url=url, create=False)
+    assert resumed.report(second.number, 1, 0.99) is True
+    assert resumed.report(second.number, 2, 0.99) is True
+    assert resumed.report(first.number, 1, 0.0) is False
+    assert [trial.curve[1] for trial in resumed.trials()] == [0.9, 0.1]
+    resumed.close()
+
+
+class Killed(BaseException):
+    """Stands for the end of the process at one moment."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "nsga2", "grid"])
+def test_a_kill_in_the_middle_of_a_proposal_leaves_it_to_be_made_again(
+    tmp_path: Path, sampler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"tpe": {"n_startup_trials": 3}, "nsga2": {"population_size": 3}}.get(sampler, {})
+    space = FINITE_SPACE if sampler == "grid" else SPACE
+    sweep = toy_sweep(tmp_path, {**TPE, "sampler": sampler, "sampler_options": options}, space=space)
+    uninterrupted = play(toy_engine(sweep), 7).proposals
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    prepare_storage(url)
+    engine: Any = toy_engine(sweep, url=url)
+    play(engine, 5)
+    storage = engine._record.storage
+    keep = storage.set_trial_user_attr
+
+    def die_at_the_last_write(trial_id: int, key: str, value: Any) -> None:
+        if key == PROPOSAL:
+            raise Killed
+        keep(trial_id, key, value)
+
+    monkeypatch.setattr(storage, "set_trial_user_attr", die_at_the_last_write)
+    with pytest.raises(Killed):
+        engine.ask()
+    engine.close()
+    resumed = toy_engine(sweep, url=url, create=False)
+    assert len(resumed.trials()) == 5
+    assert play(resumed, 2).proposals == uninterrupted[5:]
+    resumed.close()
+
+
+def test_several_objectives_give_a_pareto_front(tmp_path: Path) -> None:
+    objectives = [
+        {"metric": "val_accuracy", "goal": "maximize"},
+        {"metric": "parameters", "goal": "minimize"},
+    ]
+    for sampler in ("tpe", "nsga2", "qmc", "random"):
+        sweep = toy_sweep(tmp_path, {**TPE, "sampler": sampler}, objective=objectives)
+        assert option_faults(sweep.file) == []
+        engine = toy_engine(sweep)
+        play(engine, 20)
+        trials = {trial.number: trial for trial in engine.trials()}
+        front = [trials[number].values for number in engine.best()]
+        for accuracy, size in front:
+            assert not any(
+                other.values[0] >= accuracy and other.values[1] < size for other in trials.values()
+            )
+        assert all(trial.values[0] == trial.value for trial in trials.values())
+        assert all(trial.values[1] == trial.measures["parameters"] for trial in trials.values())
+
+
+def test_a_complete_trial_without_one_of_its_objectives_is_an_error(tmp_path: Path) -> None:
+    objectives = [
+        {"metric": "val_accuracy", "goal": "maximize"},
+        {"metric": "seconds", "goal": "minimize"},
+    ]
+    engine = toy_engine(toy_sweep(tmp_path, TPE, objective=objectives))
+    with pytest.raises(ValueError, match="its seconds is None"):
+        engine.tell(asked(engine).number, Outcome(state="complete", value=0.5))
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
+def test_what_breaks_a_constraint_is_infeasible_and_proposed_less(tmp_path: Path, sampler: str) -> None:
+    options = {"n_startup_trials": 10} if sampler == "tpe" else {"population_size": 10}
+    wide = {"type": "int", "low": 8, "high": 64}
+    others = {key: SPACE[key] for key in ("model.dropout", "model.depth", "optimizer.name")}
+    sweep = toy_sweep(
+        tmp_path,
+        {**TPE, "sampler": sampler, "sampler_options": options},
+        space={"model.filters": wide, **others},
+        constraints={"parameters": {"at_most": 24_000}},
+    )
+    assert option_faults(sweep.file) == []
+    engine = toy_engine(sweep)
+    for _ in range(80):
+        proposal = asked(engine)
+        filters = float(proposal.parameters["model.filters"] or 0)
+        # The more filters the better, were it not for the limit.
+        measures = {"parameters": filters * 1000.0}
+        engine.tell(proposal.number, Outcome(state="complete", value=filters, measures=measures))
+    records = engine.trials()
+    assert all(record.feasible == (record.measures["parameters"] <= 24_000) for record in records)
+    best = records[engine.best()[0]]
+    assert best.feasible
+    assert best.value == max(record.value or 0 for record in records if record.feasible)
+    late = [record.feasible for record in records[40:]]
+    assert sum(late) > 0.5 * len(late)  # by chance 0.3
+
+
+def test_the_search_moves_away_from_what_ran_out_of_memory(tmp_path: Path) -> None:
+    sweep = toy_sweep(
+        tmp_path,
+        {**TPE, "sampler_options": {"n_startup_trials": 8}},
+        space={"model.dropout": {"type": "float", "low": 0.0, "high": 0.9}},
+    )
+    engine = toy_engine(sweep)
+    for _ in range(50):
+        proposal = asked(engine)
+        dropout = float(proposal.parameters["model.dropout"] or 0.0)
+        if dropout > 0.3:
+            engine.tell(proposal.number, Outcome(state="failed", cause="memory", message="out of memory"))
+        else:
+            engine.tell(proposal.number, Outcome(state="complete", value=0.5 + dropout))
+    records = engine.trials()
+    assert {(record.state, record.cause) for record in records} == {("failed", "memory"), ("complete", None)}
+    assert sum(record.state == "complete" for record in records[25:]) > 15  # by chance 8
+    failed = next(record for record in records if record.state == "failed")
+    assert failed.message == "out of memory"
+    assert not failed.feasible
+
+
+@pytest.mark.slow
+def test_warm_starts_follow_the_baseline_and_are_kept_with_the_study(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    prepare_storage(url)
+    sweep = toy_sweep(tmp_path, TPE, space=FINITE_SPACE)
+    warm = [
+        {"model.depth": 2, "optimizer.name": "adam"},
+        {"model.depth": 1, "optimizer.name": "sgd", "augmentation.strength": 0.5},
+    ]
+    engine = toy_engine(sweep, url=url, warm_start=warm)
+    play(engine, 2)
+    engine.close()
+    resumed = toy_engine(sweep, url=url, create=False)
+    proposals = play(resumed, 2).proposals
+    assert dict(proposals[0].parameters) == warm[1]
+    assert [dict(trial.parameters) for trial in resumed.trials()[1:3]] == warm
+    resumed.close()
+
+
+@pytest.mark.slow
+def test_a_proposal_takes_milliseconds_in_a_study_of_300_trials(tmp_path: Path) -> None:
+    import time
+
+    engine = toy_engine(toy_sweep(tmp_path, {**TPE, "pruner": "hyperband"}))
+    for _ in range(300):
+        proposal = asked(engine)
+        engine.tell(proposal.number, Outcome(state="complete", value=outcome_of(engine, proposal).value))
+    started = time.process_time()
+    asked(engine)
+    assert time.process_time() - started < 0.5

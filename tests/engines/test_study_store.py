@@ -1,0 +1,85 @@
+"""The store of studies, and the engine that hands out a list."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from podium.engines.base import Done, Outcome, Proposal
+from podium.engines.listed import ListedEngine
+from podium.engines.study import list_studies, prepare_storage, study_exists
+from podium.errors import InvalidInput, SweepError
+
+LIST = [{"model.depth": 2, "training.seed": 1}, {"model.depth": 3, "training.seed": 1}, {"code": None}]
+
+
+@pytest.mark.slow
+def test_sqlite_is_put_in_wal_mode_once_for_all(tmp_path: Path) -> None:
+    path = tmp_path / "studies.db"
+    prepare_storage(f"sqlite:///{path}")
+    prepare_storage(f"sqlite:///{path}")
+    connection = sqlite3.connect(path)
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    connection.close()
+
+
+def test_looking_for_a_study_makes_no_store(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    assert not study_exists(url, "any")
+    assert list_studies(url) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "url", ["no url", "postgresql://user:secret@127.0.0.1:1/none", "sqlite:////no/such/folder/studies.db"]
+)
+def test_a_store_that_cannot_be_opened_is_named_without_its_password(url: str) -> None:
+    with pytest.raises(InvalidInput, match="cannot be used") as refused:
+        prepare_storage(url)
+    assert "secret" not in str(refused.value)
+    assert "PODIUM_STUDY_URL" in str(refused.value.remedy)
+
+
+@pytest.mark.slow
+def test_a_list_is_handed_out_once_across_restarts(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    prepare_storage(url)
+    first = ListedEngine(LIST, study_name="confirm", study_url=url)
+    proposal = first.ask()
+    assert proposal == Proposal(number=0, parameters=LIST[0])
+    assert first.report(0, 1, 0.5) is False
+    first.tell(0, Outcome(state="complete", value=0.5, attributes={"run": "a"}))
+    first.ask()
+    first.close()
+
+    second = ListedEngine(LIST, study_name="confirm", study_url=url)
+    assert [trial.state for trial in second.trials()] == ["complete", "running"]
+    assert second.trials()[0].attributes == {"run": "a"}
+    assert second.ask() == Proposal(number=2, parameters=LIST[2])
+    assert isinstance(second.ask(), Done)
+    second.tell(1, Outcome(state="failed", cause="error", message="no"))
+    with pytest.raises(SweepError, match="told twice"):
+        second.tell(0, Outcome(state="complete", value=0.6))
+    assert second.best() == [0]
+    second.close()
+
+
+@pytest.mark.slow
+def test_another_list_for_the_same_study_is_refused(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    prepare_storage(url)
+    first = ListedEngine(LIST, study_name="confirm", study_url=url)
+    first.ask()
+    first.close()
+    with pytest.raises(SweepError, match=r"trial 0 of study 'confirm' was .*'model.depth': 2"):
+        ListedEngine(LIST[1:], study_name="confirm", study_url=url)
+
+
+def test_a_list_without_a_store_lives_in_memory() -> None:
+    engine = ListedEngine(LIST[:1], study_name="train")
+    engine.ask()
+    engine.tell(0, Outcome(state="complete", value=0.25))
+    assert [trial.value for trial in engine.trials()] == [0.25]
+    assert isinstance(engine.ask(), Done)
