@@ -1,0 +1,215 @@
+"""Owns reading runs back: parents, children and curves as pandas frames, and MLflow's comparison address."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from urllib.parse import quote
+
+import pandas as pd
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from sqlalchemy.exc import SQLAlchemyError
+
+from podium.errors import InvalidInput
+from podium.stores import Stores
+from podium.tracking.database import child_rows, metric_rows
+from podium.tracking.store import is_server, open_client, unreachable
+from podium.yaml_file import nearest
+
+RUNS_A_PAGE = 1_000
+REQUESTS_AT_ONCE = 8
+RUN_ID_LENGTH = 32
+# What `Recorder.epoch` writes beside the recipe's own metrics; their step 0 is the whole run's value.
+EPOCH_METRICS = (
+    "loss",
+    "accuracy",
+    "val_loss",
+    "val_accuracy",
+    "learning_rate",
+    "epoch_seconds",
+    "images_per_second",
+)
+
+
+def find_parent(stores: Stores, sweep: str | None) -> str:
+    """The parent run of a sweep's name (its latest), of a run id, or of the latest sweep of all.
+
+    Raises: InvalidInput if there is none; PodiumError if the store cannot be used.
+    """
+    client = _client(stores)
+    if sweep is not None and _is_run_id(sweep):
+        run = _run(client, sweep)
+        if run.data.tags.get("podium.kind") != "sweep":
+            raise InvalidInput(
+                f"run {sweep} is not a sweep's parent run.",
+                remedy="Give the sweep's name or its parent run's id.",
+            )
+        return sweep
+    experiments = {each.name: each.experiment_id for each in client.search_experiments()}
+    if sweep is not None and sweep not in experiments:
+        known = ", ".join(sorted(set(experiments) - {"Default"})) or "none"
+        raise InvalidInput(
+            f"no sweep named '{sweep}' is on record.{nearest(sweep, experiments)}", remedy=f"Known: {known}."
+        )
+    places = [experiments[sweep]] if sweep is not None else list(experiments.values())
+    runs = client.search_runs(
+        places, "tags.`podium.kind` = 'sweep'", max_results=1, order_by=["attributes.start_time DESC"]
+    )
+    if not runs:
+        what = f"experiment '{sweep}' holds no sweep" if sweep is not None else "no sweep is on record"
+        raise InvalidInput(f"{what}.", remedy="Start one with: make sweep")
+    return str(runs[0].info.run_id)
+
+
+def is_single_run(stores: Stores, name: str) -> bool:
+    """Whether a name is the id of a run that is no sweep. Raises: InvalidInput for an unknown id."""
+    return _is_run_id(name) and _run(_client(stores), name).data.tags.get("podium.kind") != "sweep"
+
+
+def experiment_name(stores: Stores, run_id: str) -> str:
+    """The name of the experiment that a run belongs to. Raises: InvalidInput for an unknown id."""
+    client = _client(stores)
+    return str(client.get_experiment(_run(client, run_id).info.experiment_id).name)
+
+
+def run_frame(stores: Stores, run_ids: Sequence[str]) -> pd.DataFrame:
+    """Some runs, one a row, with the columns of `children`. Raises: InvalidInput for an unknown id."""
+    client = _client(stores)
+    return _frame([_row(_run(client, run_id)) for run_id in run_ids])
+
+
+def children(stores: Stores, parent_id: str) -> pd.DataFrame:
+    """The child runs of a parent, one a row, by trial number.
+
+    Columns: run_id, trial (int), state, status, name, start_time and end_time (ms), params.* (text),
+    metrics.* (the last value), tags.*. What a run does not have is missing (NaN or None).
+    """
+    client = _client(stores)
+    experiment = _run(client, parent_id).info.experiment_id
+    if not is_server(stores):
+        return _frame(child_rows(stores, parent_id))
+    runs: list[Run] = []
+    token: str | None = None
+    while True:
+        page = client.search_runs(
+            [experiment],
+            f"tags.`mlflow.parentRunId` = '{parent_id}'",
+            max_results=RUNS_A_PAGE,
+            page_token=token,
+        )
+        runs += page
+        token = page.token
+        if not token:
+            return _frame([_row(run) for run in runs])
+
+
+def history(stores: Stores, run_id: str) -> pd.DataFrame:
+    """A run's curves: one row an epoch, with `epoch` (from 1) and a column for each metric."""
+    frame = histories(stores, [run_id])
+    return frame.drop(columns="run_id")
+
+
+def histories(stores: Stores, run_ids: Sequence[str]) -> pd.DataFrame:
+    """Curves of many runs: columns run_id, epoch and the metrics; rows by run, then epoch."""
+    if is_server(stores):
+        rows = _history_from_server(_client(stores), run_ids)
+    else:
+        rows = pd.DataFrame(metric_rows(stores, run_ids, EPOCH_METRICS))
+    if rows.empty:
+        return pd.DataFrame(columns=["run_id", "epoch", *EPOCH_METRICS])
+    # A store may hold one epoch twice only if two recorders wrote it; the first one counts, as everywhere.
+    table = rows.sort_values("time", kind="stable").pivot_table(
+        index=["run_id", "epoch"], columns="metric", values="value", aggfunc="first"
+    )
+    order = {run_id: place for place, run_id in enumerate(run_ids)}
+    frame = table.reset_index().rename_axis(columns=None)
+    frame = frame.reindex(columns=["run_id", "epoch", *EPOCH_METRICS])
+    frame["epoch"] = frame["epoch"].astype(int)
+    return frame.sort_values(
+        ["run_id", "epoch"], key=lambda c: c.map(order) if c.name == "run_id" else c
+    ).reset_index(drop=True)
+
+
+def leaders(stores: Stores, parent_id: str, limit: int = 5) -> list[str]:
+    """Run ids of the best complete children, best first, by the parent's `podium.metric` and `podium.goal`."""
+    tags = _run(_client(stores), parent_id).data.tags
+    column = f"metrics.best_{tags.get('podium.metric', 'val_accuracy')}"
+    frame = children(stores, parent_id)
+    if column not in frame:
+        return []
+    ranked = frame[frame["state"] == "complete"].dropna(subset=[column])
+    ranked = ranked.sort_values(column, ascending=tags.get("podium.goal") == "minimize", kind="stable")
+    return [str(run_id) for run_id in ranked["run_id"].head(limit)]
+
+
+def compare_url(
+    stores: Stores, parent_id: str, run_ids: Sequence[str], base: str = "http://127.0.0.1:5000"
+) -> str:
+    """The address of MLflow's page that compares runs of a parent's experiment."""
+    experiment = _run(_client(stores), parent_id).info.experiment_id
+    runs, experiments = (
+        quote(json.dumps(list(each), separators=(",", ":")), safe="") for each in (run_ids, [experiment])
+    )
+    return f"{base.rstrip('/')}/#/compare-runs?runs={runs}&experiments={experiments}"
+
+
+def _client(stores: Stores) -> MlflowClient:
+    try:
+        return open_client(stores)
+    except (OSError, MlflowException, SQLAlchemyError) as error:
+        raise unreachable(stores, error) from error
+
+
+def _run(client: MlflowClient, run_id: str) -> Run:
+    try:
+        return client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise InvalidInput(f"no run {run_id} is on record.", remedy="Look it up: podium compare") from error
+
+
+def _is_run_id(text: str) -> bool:
+    return len(text) == RUN_ID_LENGTH and all(letter in "0123456789abcdef" for letter in text)
+
+
+def _row(run: Run) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "run_id": run.info.run_id,
+        "name": run.info.run_name,
+        "status": run.info.status,
+        "start_time": run.info.start_time,
+        "end_time": run.info.end_time,
+    }
+    row |= {f"params.{name}": value for name, value in run.data.params.items()}
+    row |= {f"metrics.{name}": value for name, value in run.data.metrics.items()}
+    return row | {f"tags.{name}": value for name, value in run.data.tags.items()}
+
+
+def _frame(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """Rows by trial number; trials that have a name instead come last."""
+    first = ["run_id", "trial", "state", "status", "name", "start_time", "end_time"]
+    whole = []
+    for row in rows:
+        trial = row.get("tags.podium.trial", "")
+        number = int(trial) if trial.isdigit() else trial
+        whole.append({**dict.fromkeys(first), **row, "trial": number, "state": row.get("tags.podium.state")})
+    whole.sort(key=lambda row: (isinstance(row["trial"], str), row["trial"]))
+    return pd.DataFrame(whole) if whole else pd.DataFrame(columns=first)
+
+
+def _history_from_server(client: MlflowClient, run_ids: Sequence[str]) -> pd.DataFrame:
+    wanted = [(run_id, metric) for run_id in run_ids for metric in EPOCH_METRICS]
+    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
+        answers = list(pool.map(lambda each: client.get_metric_history(*each), wanted))
+    rows = [
+        {"run_id": run_id, "epoch": m.step, "metric": metric, "value": m.value, "time": m.timestamp}
+        for (run_id, metric), answer in zip(wanted, answers, strict=True)
+        for m in answer
+        if m.step > 0
+    ]
+    return pd.DataFrame(rows)
