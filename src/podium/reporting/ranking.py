@@ -1,0 +1,145 @@
+"""Owns the ranked table of trials and the account of what a sweep cost and saved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from rich.table import Table
+from rich.text import Text
+
+from podium.reporting import style
+from podium.result import Goal
+
+STATE_ORDER = {"complete": 0, "pruned": 1, "running": 2}  # anything else has failed
+NOT_SET = "-"
+MISSING = "missing"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """What a sweep cost and what pruning saved. Hours are of training, summed over all workers.
+
+    `hours_saved` is reckoned: each pruned trial's left-out epochs at that trial's own seconds an epoch
+    (the sweep's median where it finished none). `without_seconds`, `without_epochs`: trials that lack the
+    number and are therefore left out of the sums.
+    """
+
+    states: dict[str, int]
+    epochs_trained: int
+    epochs_saved: int
+    hours_spent: float
+    hours_saved: float | None
+    without_seconds: int
+    without_epochs: int
+
+
+def ranked_table(trials: pd.DataFrame, *, goal: Goal) -> pd.DataFrame:
+    """Trials best first, with a column `rank` (of completed trials that have a value; else missing).
+
+    After the ranked ones come the pruned, by their best value so far, then the running, then the failed.
+    """
+    order = trials["state"].map(lambda state: STATE_ORDER.get(state, 3))
+    value = trials["value"].astype(float).where(np.isfinite(trials["value"].astype(float)))
+    keys = pd.DataFrame(
+        {
+            "order": order.where(value.notna() | (order != 0), 0.5),
+            "value": -value if goal == "maximize" else value,
+            "trial": trials["trial"],
+        }
+    )
+    ranked = trials.loc[keys.sort_values(["order", "value", "trial"]).index].copy()
+    counted = (ranked["state"] == "complete") & value.loc[ranked.index].notna()
+    ranked.insert(0, "rank", counted.cumsum().where(counted).astype("Int64"))
+    return ranked.reset_index(drop=True)
+
+
+def account(trials: pd.DataFrame) -> Account:
+    """Sum up a trials frame."""
+    seconds, epochs = trials["seconds"].astype(float), trials["epochs"].astype(float)
+    pruned = trials["state"] == "pruned"
+    left_out = (trials["epochs_planned"].astype(float) - epochs).where(pruned, 0.0).clip(lower=0.0)
+    rate = (seconds / epochs).where(epochs > 0)
+    rate = rate.fillna(rate.median())
+    hours_saved = float((left_out * rate).sum()) / 3600
+    return Account(
+        states={str(state): int(count) for state, count in trials["state"].value_counts().items()},
+        epochs_trained=int(epochs.sum()),
+        epochs_saved=int(left_out.sum()),
+        hours_spent=float(seconds.sum()) / 3600,
+        hours_saved=hours_saved if rate.notna().any() or not pruned.any() else None,
+        without_seconds=int(seconds.isna().sum()),
+        without_epochs=int(epochs.isna().sum()),
+    )
+
+
+def parameters_of(trials: pd.DataFrame) -> list[str]:
+    """The dotted keys of the parameter columns that hold any value."""
+    prefix = "params."
+    return [
+        name.removeprefix(prefix)
+        for name in trials.columns
+        if name.startswith(prefix) and trials[name].notna().any()
+    ]
+
+
+def terminal_table(ranked: pd.DataFrame, *, metric: str, top: int | None = None) -> Table:
+    """The first `top` rows of a ranked table (all of them by default) for the terminal."""
+    parameters = parameters_of(ranked)
+    names = style.short_names(parameters)
+    several = "sweep" in ranked.columns and ranked["sweep"].nunique() > 1
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for title in ("rank", "trial", "state", metric, "epochs", "time"):
+        table.add_column(title, justify="left" if title == "state" else "right", no_wrap=True)
+    if several:
+        table.add_column("sweep")
+    for key in parameters:
+        table.add_column(Text(names[key]), justify="right")
+    table.add_column("diagnosis")
+    table.add_column("run", no_wrap=True)
+    rows = ranked if top is None else ranked.head(top)
+    for row in rows.to_dict("records"):
+        cells = [
+            cell(row["rank"], absent=""),
+            cell(row["trial"]),
+            cell(row["state"]),
+            value_cell(row["value"]),
+            epochs_cell(row["epochs"], row["epochs_planned"]),
+            duration(row["seconds"]),
+            *([cell(row["sweep"])] if several else []),
+            *(cell(row[f"params.{key}"]) for key in parameters),
+            cell(row.get("diagnosis")),
+            cell(row["run_id"], absent=MISSING)[:8],
+        ]
+        table.add_row(*(Text(text) for text in cells))
+    return table
+
+
+def cell(value: object, *, absent: str = NOT_SET) -> str:
+    """A value as text; `absent` for what is not there."""
+    if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
+        return absent
+    if isinstance(value, float) and not (value.is_integer() and abs(value) < 1e6):
+        return f"{value:.4g}"
+    return str(int(value)) if isinstance(value, float) else str(value)
+
+
+def value_cell(value: float | None) -> str:
+    """An objective's value with four decimals."""
+    return MISSING if value is None or np.isnan(value) else f"{value:.4f}"
+
+
+def epochs_cell(epochs: float, planned: float) -> str:
+    """Epochs trained, of those planned where they differ."""
+    done = cell(epochs, absent=MISSING)
+    return done if pd.isna(planned) or epochs == planned else f"{done}/{int(planned)}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 48 s, 3.5 min, 3.4 h."""
+    if pd.isna(seconds):
+        return MISSING
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

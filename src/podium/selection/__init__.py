@@ -1,0 +1,1 @@
+"""Who won, honestly: statistics over seeds and the gate before promotion."""
