@@ -1,0 +1,286 @@
+"""Owns the assembly of one loop: stores, workers, recorder, packager and signals, opened and closed in order."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import pandas as pd
+
+from podium.agreement import make_agree
+from podium.coordinator import Coordinator
+from podium.datasets.prepare import Dataset, prepare
+from podium.datasets.splits import split
+from podium.engines.base import Engine
+from podium.errors import Interrupted, InvalidInput, SweepError
+from podium.executors.local import LocalExecutor
+from podium.packager import Packager, PackageRequest
+from podium.recipe import DataSettings, Recipe
+from podium.reporting.diagnose import diagnose
+from podium.result import Goal, TrainingArrays, TrainingJob, TrainingResult
+from podium.stores import Stores, dataset_cache
+from podium.tracking import provenance
+from podium.tracking.runs import DataInput, Recorder
+from podium.trial import Budget, Conclusion, LiveTrial, Observer, Plan
+
+PACKAGING_SECONDS = 600.0
+FLUSH_SECONDS = 120.0
+BUILDER_CHECK_SECONDS = 120
+
+
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    """Everything that trainings of one job share: data, code and where they came from."""
+
+    dataset: Dataset
+    arrays: TrainingArrays
+    code: Path | None
+    code_digest: str | None
+
+    def inputs(self) -> list[DataInput]:
+        """What MLflow logs as the runs' dataset."""
+        return [data_input(self.dataset, self.arrays)]
+
+    def tags(self) -> dict[str, str]:
+        """Provenance that goes on every run."""
+        tags = {f"podium.{name}": value for name, value in provenance.collect(self.code).items()}
+        if self.code_digest is not None:
+            tags["podium.code_digest"] = self.code_digest
+        return tags
+
+    def data_tags(self) -> dict[str, str]:
+        """The data of all trainings together, for a parent run; each training's run has its split as well."""
+        digests = {
+            "podium.train_digest": self.dataset.train_digest,
+            "podium.test_digest": self.dataset.test_digest,
+            "podium.source_digest": self.dataset.source_digest,
+        }
+        known = {name: value for name, value in digests.items() if value is not None}
+        return {"podium.data": self.dataset.reference, **known}
+
+
+def data_input(dataset: Dataset, arrays: TrainingArrays) -> DataInput:
+    """The dataset as MLflow logs it: name, reference and all digests."""
+    return DataInput(
+        name=dataset.name,
+        reference=dataset.reference,
+        train_digest=dataset.train_digest,
+        split_digest=arrays.split_digest,
+        test_digest=dataset.test_digest,
+        source_digest=dataset.source_digest,
+        train_count=dataset.train_count,
+        test_count=dataset.test_count,
+        context="training",
+    )
+
+
+def gather(recipe: Recipe, *, code: Path | None, largest_batch: int) -> Material:
+    """Read the data, split it, and check code and batch size before anything is recorded."""
+    from podium.datasets.splits import check_batch_size
+
+    if recipe.model.builder is not None:
+        _check_builder(recipe, code)
+    cache = dataset_cache()
+    dataset = prepare(recipe.data, cache=cache)
+    arrays = split(dataset, recipe.data, cache=cache)
+    check_batch_size(arrays, largest_batch)
+    return Material(
+        dataset=dataset,
+        arrays=arrays,
+        code=code,
+        code_digest=provenance.code_digest(code) if code is not None else None,
+    )
+
+
+def other_split(material: Material, data: DataSettings) -> TrainingArrays:
+    """The same images, split by another seed."""
+    return split(material.dataset, data, cache=dataset_cache())
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def make_plan(
+    *,
+    material: Material,
+    recipe: Recipe,
+    metric: str,
+    goal: Goal,
+    folder: Path,
+    packager: Packager,
+    tags: Mapping[str, str],
+) -> Plan:
+    """A plan whose trials all train on the material's split, unless their recipe asks for another."""
+
+    def job(trial_recipe: Recipe, attempt_folder: Path, epochs: int) -> TrainingJob:
+        same = trial_recipe.data == recipe.data
+        return TrainingJob(
+            recipe=trial_recipe,
+            arrays=material.arrays if same else other_split(material, trial_recipe.data),
+            folder=attempt_folder,
+            epochs=epochs,
+            metric=metric,
+            goal=goal,
+            code=material.code,
+        )
+
+    def inputs_of(trial_recipe: Recipe) -> list[DataInput]:
+        if trial_recipe.data == recipe.data:
+            return material.inputs()
+        return [data_input(material.dataset, other_split(material, trial_recipe.data))]
+
+    def package(trial: LiveTrial, run_id: str, result: TrainingResult) -> None:
+        packager.submit(
+            PackageRequest(
+                run_id=run_id,
+                folder=trial.folder,
+                best_epoch=result.best_epoch,
+                title=f"{tags.get('podium.sweep', 'run')}: trial {trial.number}",
+                model_sha256=result.model_sha256,
+            )
+        )
+
+    def describe(trial: LiveTrial, result: TrainingResult) -> dict[str, str]:
+        return curve_tags(trial, result, classes=len(material.arrays.class_names))
+
+    return Plan(
+        recipe=recipe,
+        describe=describe,
+        metric=metric,
+        goal=goal,
+        folder=folder,
+        job=job,
+        package=package,
+        tags={**material.tags(), "podium.metric": metric, "podium.goal": goal, **tags},
+        inputs=material.inputs(),
+        inputs_of=inputs_of,
+    )
+
+
+def curve_tags(trial: LiveTrial, result: TrainingResult, *, classes: int) -> dict[str, str]:
+    """The diagnosis of a trained trial's curves, as tags; the worker's file has the epochs of all attempts."""
+    path = trial.folder / "history.json"
+    if not path.is_file():
+        return {}
+    epochs = json.loads(path.read_text())
+    history = pd.DataFrame([{"epoch": each["epoch"], **each["metrics"]} for each in epochs])
+    stopped_early = result.status == "finished" and result.epochs < trial.epochs
+    found = diagnose(history, classes=classes, stopped_early=stopped_early)
+    return {"podium.diagnosis": found.tag, "podium.finding": found.sentence, "podium.remedy": found.remedy}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crew:
+    """The open parts of a session."""
+
+    stores: Stores
+    recorder: Recorder
+    packager: Packager
+    executor: LocalExecutor
+
+
+@contextmanager
+def crew(
+    stores: Stores, *, experiment: str, workers: int, threads: int, log_folder: Path, spool_folder: Path
+) -> Iterator[Crew]:
+    """Workers, recorder and packager; all ended on the way out, records delivered first."""
+    executor = LocalExecutor(workers=workers, threads=threads, log_folder=log_folder)
+    try:
+        recorder = Recorder(stores, experiment=experiment, spool_folder=spool_folder)
+        packager = Packager(stores)
+        try:
+            yield Crew(stores=stores, recorder=recorder, packager=packager, executor=executor)
+        finally:
+            packager.close()
+            recorder.close()
+    finally:
+        executor.close()
+
+
+def run_loop(
+    crew: Crew, *, engine: Engine, plan: Plan, budget: Budget, observer: Observer, resume_command: str
+) -> Conclusion:
+    """Run the coordinator with Ctrl-C and SIGTERM handled, and deliver records and pictures.
+
+    What an earlier start left out of MLflow is written first, from the study.
+    Raises: Interrupted if a person ended it; SweepError with the command that goes on.
+    """
+
+    def agree() -> bool:
+        return make_agree(crew.stores, engine, crew.recorder, crew.packager, plan, observer)
+
+    agreed = agree()
+    coordinator = Coordinator(
+        engine=engine,
+        executor=crew.executor,
+        recorder=crew.recorder,
+        plan=plan,
+        budget=budget,
+        observer=observer,
+    )
+    try:
+        with _signals(coordinator, observer):
+            conclusion = coordinator.run()
+            coordinator.finish_packaging(FLUSH_SECONDS)
+            if not agreed or crew.recorder.problems:
+                agree()
+    except KeyboardInterrupt as error:
+        raise Interrupted(
+            "ended at once; finished trials are on record.", resume_command=resume_command
+        ) from error
+    except SweepError as error:
+        error.remedy = "\n".join([*([error.remedy] if error.remedy else []), f"Go on with: {resume_command}"])
+        raise
+    if conclusion.interrupted:
+        raise Interrupted("interrupted; finished trials are on record.", resume_command=resume_command)
+    return conclusion
+
+
+@contextmanager
+def _signals(coordinator: Coordinator, observer: Observer) -> Iterator[None]:
+    def heed(number: int, _: FrameType | None) -> None:
+        heard.append(number)
+        if len(heard) > 1:
+            raise KeyboardInterrupt
+        observer.message("ending: workers finish their epoch (again to end at once)")
+        coordinator.interrupt()
+
+    heard: list[int] = []
+    before = {number: signal.signal(number, heed) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _check_builder(recipe: Recipe, code: Path | None) -> None:
+    """Import and call the user's builder in a process of its own: this one never loads TensorFlow."""
+    program = (
+        "import sys; from pathlib import Path; from podium.recipe import Recipe;"
+        "from podium.training.model import check_builder;"
+        "check_builder(Recipe.model_validate_json(sys.argv[1]), Path(sys.argv[2]) if sys.argv[2] else None)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, recipe.model_dump_json(), str(code or "")],
+        capture_output=True,
+        text=True,
+        timeout=BUILDER_CHECK_SECONDS,
+        check=False,
+    )
+    if done.returncode != 0:
+        last = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "no message"
+        raise InvalidInput(
+            f"model.builder: got '{recipe.model.builder}', which cannot be used: {last}",
+            remedy="Give package.module:function, importable from the folder that `code:` names.",
+        )
