@@ -1,0 +1,86 @@
+# Podium's commands. `make help` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+SWEEP ?= sweeps/quickstart.yaml
+RECIPE ?= experiments/baseline.yaml
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
+DEVICE ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
+VENV := .venv
+BIN := $(VENV)/bin
+PODIUM := $(BIN)/podium
+STAMP := $(VENV)/.installed-$(DEVICE)
+DEV_STAMP := $(VENV)/.installed-dev
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+# `make sweep training.epochs=2` would set a make variable of that name and change nothing.
+DOTTED := $(strip $(foreach word,$(MAKEOVERRIDES),$(if $(findstring .,$(firstword $(subst =, ,$(word)))),$(word))))
+ifneq ($(DOTTED),)
+$(error make does not pass '$(DOTTED)' on. Write: make $(firstword $(MAKECMDGOALS)) SET='$(DOTTED)')
+endif
+
+ARGS = $(SET) $(if $(DATA),--data '$(DATA)')
+
+.PHONY: help setup setup-dev sweep baseline compare promote rollback confirm rerun ui status stop schema test clean
+
+help:  ## List the commands.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  Settings: SWEEP=file DATA=reference WORKERS=n TRIALS=n HOURS=h RECIPE=file RUN=id SET='key=value ...'"
+
+setup: $(STAMP)  ## Make .venv and install Podium (nothing happens if nothing changed).
+
+setup-dev: $(DEV_STAMP)
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else f"Python 3.11 to 3.13 is needed, found {v[0]}.{v[1]}; name one with PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(STAMP): pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(DEVICE)]'
+	@touch $@
+
+$(DEV_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(DEVICE),dev]'
+	@touch $@
+
+sweep: setup  ## Search the space of SWEEP (default: the quickstart, on digits that need no download).
+	$(PODIUM) sweep $(SWEEP) $(ARGS) $(if $(TRIALS),--trials $(TRIALS)) $(if $(HOURS),--hours $(HOURS)) $(if $(WORKERS),--workers $(WORKERS)) $(if $(RESUME),--resume) $(if $(NEW),--new)
+
+baseline: setup  ## Train RECIPE (default: the guide's CNN) once and log it.
+	$(PODIUM) train $(RECIPE) $(ARGS) $(if $(SEED),--seed $(SEED))
+
+confirm: setup  ## Train the leaders of SWEEP (default: the latest sweep) again on fresh seeds: TOP=, SEEDS=.
+	$(PODIUM) confirm $(if $(filter command line environment,$(origin SWEEP)),$(SWEEP)) $(if $(TOP),--top $(TOP)) $(if $(SEEDS),--seeds $(SEEDS))
+
+rerun: setup  ## Repeat the run RUN=id and say whether it is the same to the bit.
+	$(if $(RUN),,$(error say which run: make rerun RUN=id))$(PODIUM) rerun $(RUN)
+
+status: setup  ## Show how the latest sweep is going.
+	$(PODIUM) status
+
+stop: setup  ## End the latest sweep; finished trials stay, `make sweep RESUME=1` goes on.
+	$(PODIUM) stop
+
+compare: setup  ## Rank the latest sweep's trials (or NAMES), and write REPORT (default: report.html).
+	$(PODIUM) compare $(NAMES) --report $(or $(REPORT),report.html)
+
+promote: setup  ## Check, test once and publish the latest sweep's winner, or SWEEP=name, or RUN=id.
+	$(PODIUM) promote $(if $(RUN),$(RUN),$(if $(filter command line,$(origin SWEEP)),$(SWEEP))) $(if $(MODEL),--model $(MODEL)) $(if $(UNCONFIRMED),--unconfirmed '$(UNCONFIRMED)') $(if $(ANYWAY),--anyway '$(ANYWAY)') $(if $(AGAIN),--again '$(AGAIN)')
+
+rollback: setup  ## Swap champion and challenger of MODEL (default: the latest sweep's).
+	$(PODIUM) promote --rollback $(if $(MODEL),--model $(MODEL))
+
+ui: setup  ## Open the MLflow UI on this machine.
+	$(PODIUM) ui $(if $(PORT),--port $(PORT))
+
+test: setup-dev  ## Check types, style and behaviour.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+clean:  ## Remove what Podium generated here: mlruns (asks first), caches, .venv.
+	@read -r -p "Remove .venv, caches and every recorded run under mlruns/? [y/N] " answer && [ "$$answer" = y ]
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build
+	find mlruns -mindepth 1 ! -name README.md -delete

@@ -1,0 +1,184 @@
+"""Owns reading a recorded sweep for people: MLflow's runs and the study, as the frames that reports take."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from pydantic import TypeAdapter, ValidationError
+
+from podium.engines.importance import importances
+from podium.errors import InvalidInput
+from podium.reporting.sweep_record import HISTORY_COLUMNS, SweepRecord
+from podium.result import Goal
+from podium.search_space import CategoricalParameter, Parameter, Space, is_active, ordered
+from podium.stores import Stores
+from podium.tracking import query
+from podium.yaml_file import parse_value
+
+LEADERS = 5
+
+
+def sweep_record(stores: Stores, parent_id: str) -> SweepRecord:
+    """All that is on record of one sweep. Raises: InvalidInput if the id is no sweep's parent run."""
+    [parent] = _records(query.run_frame(stores, [parent_id]))
+    space = _space(parent)
+    metric = str(parent.get("tags.podium.metric") or "val_accuracy")
+    goal: Goal = "minimize" if parent.get("tags.podium.goal") == "minimize" else "maximize"
+    children = query.children(stores, parent_id)
+    children = children[children["tags.podium.kind"] == "trial"] if len(children) else children
+    study = str(parent.get("tags.podium.study") or "")
+    found, evaluator = importances(stores.study_url, study)
+    name = str(parent.get("tags.podium.sweep") or parent_id)
+    return SweepRecord(
+        name=name,
+        question=_text(parent.get("tags.mlflow.note.content")),
+        metric=metric,
+        goal=goal,
+        trials=trials_frame(children, metric, space),
+        histories=query.histories(stores, [str(run_id) for run_id in children["run_id"]])[
+            list(HISTORY_COLUMNS)
+        ],
+        importances=pd.DataFrame({"parameter": list(found), "importance": list(found.values())})
+        if found
+        else None,
+        importance_evaluator=evaluator,
+        commands=_commands(parent, name),
+        compare_url=query.compare_url(stores, parent_id, query.leaders(stores, parent_id, LEADERS)),
+        parent_run_id=parent_id,
+        log_parameters=frozenset(key for key, value in space.items() if getattr(value, "scale", "") == "log"),
+        facts=_facts(parent, study),
+    )
+
+
+def runs_record(stores: Stores, run_ids: Sequence[str]) -> SweepRecord:
+    """Some runs side by side, wherever they come from; the parameters are those in which they differ."""
+    runs = query.run_frame(stores, run_ids)
+    trials = trials_frame(runs, "val_accuracy", {})
+    trials["trial"] = range(len(trials))
+    for column in map(str, runs.columns):
+        if column.startswith("params.") and runs[column].nunique(dropna=False) > 1:
+            trials[column] = runs[column].map(_plain)
+    experiment_parent = str(run_ids[0])
+    return SweepRecord(
+        name=f"{len(run_ids)} runs",
+        metric="val_accuracy",
+        goal="maximize",
+        trials=trials,
+        histories=query.histories(stores, run_ids)[list(HISTORY_COLUMNS)],
+        importances=None,
+        importance_evaluator="not computed: these runs are no sweep",
+        commands=[f"podium compare {' '.join(run_ids)}"],
+        compare_url=query.compare_url(stores, experiment_parent, run_ids),
+    )
+
+
+def trials_frame(children: pd.DataFrame, metric: str, space: Mapping[str, Parameter]) -> pd.DataFrame:
+    """MLflow's child runs as the report's trials frame (see SweepRecord)."""
+    rows = []
+    for child in _records(children):
+        row = {
+            "trial": child["trial"],
+            "run_id": child["run_id"],
+            "state": child["state"],
+            "value": _number(child.get(f"metrics.best_{metric}")),
+            "seconds": _number(child.get("metrics.seconds")),
+            "epochs": _number(child.get("metrics.epochs")),
+            "epochs_planned": _number(child.get("metrics.epochs_planned")),
+            "cause": _text(child.get("tags.podium.cause")),
+            "message": _text(child.get("tags.podium.reason")),
+            "diagnosis": _text(child.get("tags.podium.diagnosis")),
+            "finding": _text(child.get("tags.podium.finding")),
+            "remedy": _text(child.get("tags.podium.remedy")),
+        }
+        values = _active_values(child, space)
+        rows.append({**row, **{f"params.{key}": values.get(key) for key in space}})
+    columns = [
+        "trial",
+        "run_id",
+        "state",
+        "value",
+        "seconds",
+        "epochs",
+        "epochs_planned",
+        "cause",
+        "message",
+        "diagnosis",
+    ]
+    frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
+    numbers = ["value", "seconds", "epochs", "epochs_planned"]
+    frame[numbers] = frame[numbers].astype(float)
+    return frame
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+
+
+def _space(parent: Mapping[str, Any]) -> Space:
+    texts = {
+        key.removeprefix("params.space."): value
+        for key, value in parent.items()
+        if key.startswith("params.space.") and isinstance(value, str)
+    }
+    try:
+        return TypeAdapter(Space).validate_python({key: json.loads(text) for key, text in texts.items()})
+    except (ValueError, ValidationError):
+        return {}  # a record of another version: parameters are then not shown as columns
+
+
+def _active_values(child: Mapping[str, Any], space: Mapping[str, Parameter]) -> dict[str, Any]:
+    active: dict[str, Any] = {}
+    for key in ordered(space):
+        text = child.get(f"params.{key}")
+        if isinstance(text, str) and is_active(space[key], active):
+            active[key] = _typed(text, space[key])
+    return active
+
+
+def _typed(text: str, parameter: Parameter) -> Any:
+    if isinstance(parameter, CategoricalParameter):
+        return next((choice for choice in parameter.choices if str(choice) == text), text)
+    try:
+        return int(text) if parameter.type == "int" else float(text)
+    except ValueError:
+        return text
+
+
+def _commands(parent: Mapping[str, Any], name: str) -> Sequence[str]:
+    command = _text(parent.get("tags.podium.command"))
+    return [
+        *([command] if command else []),
+        f"podium compare {name}",
+        f"podium confirm {name}",
+        f"podium promote {name}",
+    ]
+
+
+def _facts(parent: Mapping[str, Any], study: str) -> list[tuple[str, str]]:
+    wanted = {
+        "study": study,
+        "data": _text(parent.get("tags.podium.data")),
+        "training data digest": _text(parent.get("tags.podium.train_digest")),
+        "git commit": _text(parent.get("tags.podium.git_commit")),
+        "ended because": _text(parent.get("tags.podium.ended_because")),
+    }
+    return [(name, value) for name, value in wanted.items() if value]
+
+
+def _plain(text: object) -> object:
+    """A parameter as it was before MLflow made it a text."""
+    try:
+        return parse_value(text) if isinstance(text, str) else None
+    except InvalidInput:
+        return text
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else float("nan")
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
