@@ -85,7 +85,7 @@ def find_version(stores: Stores, *, model: str, run_id: str, model_sha256: str) 
     """
     found = [
         int(version.version)
-        for version in open_client(stores).search_model_versions(f"name = '{model}'")
+        for version in open_client(stores).search_model_versions(f'name = "{model}"')
         if version.run_id == run_id and version.tags.get(SHA256_TAG) == model_sha256
     ]
     return max(found, default=None)
