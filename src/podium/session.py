@@ -268,7 +268,7 @@ def _check_builder(recipe: Recipe, code: Path | None) -> None:
     """Import and call the user's builder in a process of its own: this one never loads TensorFlow."""
     program = (
         "import sys; from pathlib import Path; from podium.recipe import Recipe;"
-        "from podium.training.model import check_builder;"
+        "from podium.training.builder import check_builder;"
         "check_builder(Recipe.model_validate_json(sys.argv[1]), Path(sys.argv[2]) if sys.argv[2] else None)"
     )
     done = subprocess.run(

@@ -152,6 +152,7 @@ def _open_parent(hands: Crew, spec: Sweep, study: Study, engine: Engine, tags: M
         tags={
             **tags,
             "podium.kind": "sweep",
+            "podium.key": study.name,  # a start that was killed here finds its parent run again
             "podium.metric": spec.file.epoch_objective.metric,
             "podium.goal": spec.file.epoch_objective.goal,
             "mlflow.note.content": spec.file.question,
