@@ -11,18 +11,19 @@ BIN := $(VENV)/bin
 PODIUM := $(BIN)/podium
 STAMP := $(VENV)/.installed-$(DEVICE)
 DEV_STAMP := $(VENV)/.installed-dev
+JAX_STAMP := .venv-jax/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 # `make sweep training.epochs=2` would set a make variable of that name and change nothing.
-DOTTED := $(strip $(foreach word,$(MAKEOVERRIDES),$(if $(findstring .,$(firstword $(subst =, ,$(word)))),$(word))))
+DOTTED := $(strip $(foreach name,$(.VARIABLES),$(if $(findstring .,$(name)),$(if $(filter command,$(firstword $(origin $(name)))),$(name)=$($(name))))))
 ifneq ($(DOTTED),)
 $(error make does not pass '$(DOTTED)' on. Write: make $(firstword $(MAKECMDGOALS)) SET='$(DOTTED)')
 endif
 
 ARGS = $(SET) $(if $(DATA),--data '$(DATA)')
 
-.PHONY: help setup setup-dev sweep baseline compare promote rollback confirm rerun ui status stop schema test clean
+.PHONY: help setup setup-dev sweep baseline compare promote rollback confirm rerun ui status stop schema test test-jax clean
 
 help:  ## List the commands.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +43,11 @@ $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 
 $(DEV_STAMP): $(STAMP)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(DEVICE),dev]'
+	@touch $@
+
+$(JAX_STAMP): pyproject.toml constraints.txt
+	test -x .venv-jax/bin/python || $(PYTHON) -m venv .venv-jax
+	.venv-jax/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[jax,dev]'
 	@touch $@
 
 sweep: setup  ## Search the space of SWEEP (default: the quickstart, on digits that need no download).
@@ -74,6 +80,12 @@ rollback: setup  ## Swap champion and challenger of MODEL (default: the latest s
 ui: setup  ## Open the MLflow UI on this machine.
 	$(PODIUM) ui $(if $(PORT),--port $(PORT))
 
+schema: setup  ## Write the JSON schemas of sweep files and recipes to docs/.
+	$(PODIUM) schema --out docs
+
+test-jax: $(JAX_STAMP)  ## Run the training room's tests on JAX, in an environment without TensorFlow.
+	KERAS_BACKEND=jax .venv-jax/bin/python -m pytest tests/training
+
 test: setup-dev  ## Check types, style and behaviour.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -82,5 +94,5 @@ test: setup-dev  ## Check types, style and behaviour.
 
 clean:  ## Remove what Podium generated here: mlruns (asks first), caches, .venv.
 	@read -r -p "Remove .venv, caches and every recorded run under mlruns/? [y/N] " answer && [ "$$answer" = y ]
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build
+	rm -rf $(VENV) .venv-jax .mypy_cache .ruff_cache .pytest_cache build
 	find mlruns -mindepth 1 ! -name README.md -delete

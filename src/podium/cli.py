@@ -66,7 +66,7 @@ def _run(name: str, as_json: bool, job: Callable[[], Answer]) -> int:
 def _interrupted() -> PodiumError:
     from podium.errors import Interrupted
 
-    return Interrupted("interrupted.", resume_command="the same command with --resume")
+    return Interrupted("interrupted.", resume_command="the same command")
 
 
 def _explain(name: str, as_json: bool, error: PodiumError) -> int:

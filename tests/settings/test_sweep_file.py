@@ -223,3 +223,11 @@ def test_flat_recipe_round_trips() -> None:
     recipe = Recipe().with_values({"optimizer.schedule": None, "model.dropout": 0.5})
     assert recipe.flat()["model.dropout"] == 0.5
     assert Recipe().with_values({"optimizer.learning_rate": 1}).optimizer.learning_rate == 1.0
+
+
+def test_schemas_beside_the_reference_are_current(tmp_path: Path) -> None:
+    from podium.jobs.schema import schema
+
+    schema(tmp_path)
+    for name in ("sweep.schema.json", "recipe.schema.json"):
+        assert (ROOT / "docs" / name).read_text() == (tmp_path / name).read_text(), "run: make schema"

@@ -143,7 +143,7 @@ def test_a_loss_that_is_no_number_ends_the_trial_at_that_batch(
     values = {
         **PLAIN,
         "model.builder": "networks:build",
-        "model.parameters": {"layers": 4},
+        "model.parameters": {"layers": 2, "activation": "exponential"},
         "optimizer.name": "sgd",
         "optimizer.learning_rate": 100.0,
         "training.epochs": 3,

@@ -25,11 +25,11 @@ PLAIN = {**SMALL, "augmentation.strength": 0.0, "callbacks.early_stopping": None
 LINEAR_NETWORK = """
 import keras
 
-def build(input_shape, classes, units=8, layers=1, softmax=True):
+def build(input_shape, classes, units=8, layers=1, activation=None, softmax=True):
     inputs = keras.Input(input_shape)
     x = keras.layers.Flatten()(inputs)
     for _ in range(layers):
-        x = keras.layers.Dense(units)(x)
+        x = keras.layers.Dense(units, activation=activation)(x)
     return keras.Model(inputs, keras.layers.Dense(classes, activation="softmax" if softmax else None)(x))
 
 def number(input_shape, classes):
