@@ -23,34 +23,13 @@ LAYER_1 = {
     "yaml_file",
 }
 LAYER_2 = {"datasets", "engines", "executors", "training", "tracking", "selection", "reporting"}
-LAYER_3 = {"coordinator", "packager", "clean_program"}
+LAYER_3 = {"coordinator", "packager", "verification"}
 SESSION = {"session"}
-ROOM_OF_FILE = {
-    "trial": "coordinator",
-    "bookkeeping": "coordinator",
-    "trial_records": "coordinator",
-    "attempts": "coordinator",
-    "outcomes": "coordinator",
-    "spending": "coordinator",
-    "reconciliation": "coordinator",
-    "agreement": "session",
-    "progress": "session",
-    "continuation": "session",
-    "evidence": "session",
-    "candidate": "session",
-    "publication": "session",
-    "clean_process": "clean_program",
-    "confirm_plan": "session",
-    "confirmation_table": "session",
-    "recorded_sweep": "session",
-    "logged_model": "packager",
-}
-
 MAY_IMPORT: dict[str, set[str]] = {
     **dict.fromkeys(LAYER_1 | LAYER_2, LAYER_1),
     "coordinator": LAYER_1 | {"engines.base", "executors.base", "tracking.runs"},
     "packager": LAYER_1 | {"reporting.plots"},
-    "clean_program": LAYER_1,
+    "verification": LAYER_1,
     "session": LAYER_1 | LAYER_2 | LAYER_3,
     "jobs": LAYER_1 | LAYER_2 | LAYER_3 | SESSION,
     "cli": {"jobs", "errors", "answer"},
@@ -66,7 +45,7 @@ LIBRARIES: dict[str, set[str]] = {
     "reporting": {"pandas", "matplotlib", "jinja2", "rich", "numpy"},
     "coordinator": set(),
     "packager": {"mlflow", "keras", "numpy", "pandas", "yaml"},
-    "clean_program": {"mlflow", "keras", "numpy"},
+    "verification": {"mlflow", "keras", "numpy"},
     "session": {"numpy", "rich", "pandas", "pydantic"},
     "jobs": {"rich", "pandas", "numpy", "optuna", "mlflow"},
     "cli": {"click", "rich"},
@@ -82,8 +61,7 @@ EXCEPTIONS = {
 
 
 def _room(module: str) -> str:
-    first = module.split(".")[0]
-    return ROOM_OF_FILE.get(first, first)
+    return module.split(".")[0]
 
 
 def _module_of(path: Path) -> str:

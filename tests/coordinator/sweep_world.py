@@ -10,20 +10,20 @@ from typing import Any
 import pandas as pd
 from search_toys import FOLDER, ORDERS, TRACE, TRAINER
 
-from podium.coordinator import Coordinator
+from podium.coordinator.loop import Coordinator
+from podium.coordinator.reconciliation import RecordedRun, reconcile
+from podium.coordinator.trial import Budget, Conclusion, LiveTrial, Plan
 from podium.engines.base import Engine, Outcome
 from podium.engines.optuna import OptunaEngine
 from podium.executors.base import Executor
 from podium.executors.local import LocalExecutor
 from podium.recipe import ModelSettings, Recipe, TrainingSettings
-from podium.reconciliation import RecordedRun, reconcile
 from podium.result import EpochEvent, TrainingArrays, TrainingJob, TrainingResult
 from podium.search_space import FloatParameter
 from podium.stores import Stores
 from podium.sweep_file import ConstraintSettings, ObjectiveSettings, OptunaSettings
 from podium.tracking import query
 from podium.tracking.runs import DataInput, Recorder
-from podium.trial import Budget, Conclusion, LiveTrial, Plan
 
 STUDY = "toys-1"
 EPOCHS = 4

@@ -11,16 +11,16 @@ from mlflow.tracking import MlflowClient
 from search_toys import accuracy, chain
 from sweep_world import EPOCHS, Watcher, World
 
-from podium.coordinator import Coordinator
+from podium.coordinator.loop import Coordinator
+from podium.coordinator.outcomes import trained
+from podium.coordinator.trial import LiveTrial
 from podium.engines.base import Outcome
 from podium.engines.listed import ListedEngine
 from podium.errors import SweepError
 from podium.executors.local import LocalExecutor
-from podium.outcomes import trained
 from podium.result import EpochEvent
 from podium.search_space import CategoricalParameter
 from podium.sweep_file import ConstraintSettings, LimitSettings, ObjectiveSettings
-from podium.trial import LiveTrial
 
 pytestmark = pytest.mark.slow
 Watch = Callable[[Coordinator, Watcher], None]

@@ -8,11 +8,11 @@ from pathlib import Path
 from rich.console import Console
 
 from podium import live
+from podium.coordinator.trial import LiveTrial
 from podium.engines.base import Outcome, Proposal
-from podium.progress import Progress, short
 from podium.recipe import Recipe
 from podium.result import EpochEvent
-from podium.trial import LiveTrial
+from podium.session.progress import Progress, short
 
 
 class Clock:

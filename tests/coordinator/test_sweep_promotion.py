@@ -6,9 +6,9 @@ import pytest
 from search_toys import chain
 from sweep_world import EPOCHS, STUDY, World
 
+from podium.coordinator.outcomes import trained
 from podium.engines.base import Engine
 from podium.executors.local import LocalExecutor
-from podium.outcomes import trained
 from podium.sweep_file import KerasTunerSettings
 
 pytestmark = pytest.mark.slow

@@ -194,7 +194,7 @@ def test_all_faults_are_found_at_once(tmp_path: Path) -> None:
 
 
 def test_every_option_that_json_can_hold_is_accepted_and_reaches_the_library(tmp_path: Path) -> None:
-    samples = {int: 2, float: 0.5, str: "sobol", bool: False, dict: {}}
+    samples = {bool: False, float: 0.5, int: 2, str: "sobol", dict: {}}
     for name in ("tpe", "nsga2", "qmc"):
         known = allowed_options(SAMPLERS[name], ("seed", "search_space"))
         plain = {"bool", "int", "float", "str"}
@@ -203,7 +203,7 @@ def test_every_option_that_json_can_hold_is_accepted_and_reaches_the_library(tmp
             if kinds & plain and parameter.name != "seed":
                 assert parameter.name in known
         for option, kinds_of in known.items():
-            value = samples[next(kind for kind in kinds_of if kind in samples)]
+            value = next(value for kind, value in samples.items() if kind in kinds_of)
             engine = {**OPTUNA, "sampler": name, "sampler_options": {option: value}}
             assert faults(tmp_path, engine, {}) == [], (name, option, value)
     for name in PRUNERS:
@@ -253,8 +253,12 @@ def test_another_engine_on_the_command_line_drops_the_files_options_but_the_seed
             None,
             "KerasTuner has no pruners: take engine.name 'optuna'",
         ),
-        ({}, [{"metric": "seconds", "goal": "minimize"}] * 2, "objective: needs a metric of the training"),
-        ({}, [*TWO, TWO[1]], "objective.2.metric: is an objective already"),
+        (
+            {},
+            [{"metric": "seconds", "goal": "minimize"}, TWO[1]],
+            "objective: needs a metric of the training",
+        ),
+        ({}, [*TWO, dict(TWO[1])], "objective.2.metric: is an objective already"),
         ({}, [{"metrc": "seconds"}, TWO[0]], "objective.0.metrc: unknown key. Did you mean 'metric'?"),
         ({}, {"metric": "parameters", "goal": "minimize"}, "objective: needs a metric of the training"),
     ],

@@ -11,7 +11,6 @@ from toy_sweeps import EPOCHS, FINITE_SPACE, outcome_of, play, toy_engine, toy_s
 
 from podium.engines.base import Done, Engine, Outcome, Proposal, Wait
 from podium.engines.keras_tuner_oracles import load_library
-from podium.engines.study import prepare_storage
 
 pytestmark = pytest.mark.slow
 
@@ -87,12 +86,10 @@ class Killed(BaseException):
 @pytest.mark.parametrize("moment", ["asked", "told"])
 @pytest.mark.parametrize("oracle", ["random", "hyperband", "grid"])
 def test_a_kill_between_oracle_and_study_is_made_good(
-    tmp_path: Path, oracle: str, moment: str, monkeypatch: pytest.MonkeyPatch
+    url: str, tmp_path: Path, oracle: str, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep = toy_sweep(tmp_path, {**RANDOM, "oracle": oracle}, space=FINITE_SPACE)
     uninterrupted = play(toy_engine(sweep), 6).proposals
-    url = f"sqlite:///{tmp_path / 'studies.db'}"
-    prepare_storage(url)
     engine: Any = toy_engine(sweep, url=url)
     play(engine, 3)
 
@@ -117,22 +114,24 @@ def test_a_kill_between_oracle_and_study_is_made_good(
     resumed.close()
 
 
-def test_the_bayesian_oracle_moves_away_from_what_ran_out_of_memory(tmp_path: Path) -> None:
-    space = {"model.dropout": {"type": "float", "low": 0.0, "high": 0.9}}
-    sweep = toy_sweep(
-        tmp_path, {**BAYESIAN, "oracle_options": {"num_initial_points": 8, "beta": 0.5}}, space=space
-    )
-    engine = toy_engine(sweep)
-    for _ in range(14):
-        proposal = asked(engine)
-        dropout = float(proposal.parameters["model.dropout"] or 0.0)
-        if dropout > 0.4:
-            engine.tell(proposal.number, Outcome(state="failed", cause="memory"))
-        else:
-            engine.tell(proposal.number, Outcome(state="complete", value=0.5 + dropout))
-    states = [trial.state for trial in engine.trials()]
-    assert states[1:8].count("failed") >= 2
-    assert states[8:].count("complete") >= 4
+@pytest.mark.parametrize("goal", ["maximize", "minimize"])
+def test_out_of_memory_is_a_worst_score_where_the_oracle_learns_from_scores(
+    goal: str, tmp_path: Path
+) -> None:
+    metric = "val_accuracy" if goal == "maximize" else "val_loss"
+    for oracle, expected in (
+        ("bayesian", ("COMPLETED", {"maximize": 0.3, "minimize": 0.8}[goal])),
+        ("hyperband", ("FAILED", None)),
+    ):
+        sweep = toy_sweep(tmp_path, {**RANDOM, "oracle": oracle}, objective={"metric": metric, "goal": goal})
+        engine: Any = toy_engine(sweep)
+        for value in (0.5, 0.8, 0.3):
+            engine.tell(asked(engine).number, Outcome(state="complete", value=value))
+        engine.tell(asked(engine).number, Outcome(state="failed", cause="memory"))
+        told = list(engine._oracle.trials.values())[-1]
+        assert (told.status, told.score) == expected
+        record = engine.trials()[-1]
+        assert (record.state, record.cause, record.value) == ("failed", "memory", None)
 
 
 def test_the_coordinator_process_sees_no_gpu_and_keeps_its_environment(tmp_path: Path) -> None:

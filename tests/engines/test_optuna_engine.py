@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from toy_sweeps import EPOCHS, FINITE_SPACE, SPACE, Played, outcome_of, play, toy_engine, toy_sweep
+from toy_sweeps import EPOCHS, FINITE_SPACE, SPACE, Played, play, toy_engine, toy_sweep
 
 from podium.engines.base import Engine, Outcome, Proposal
 from podium.engines.make import option_faults
-from podium.engines.study import PROPOSAL, prepare_storage
+from podium.engines.study import PROPOSAL
 
 TPE = {"name": "optuna", "sampler": "tpe", "pruner": "none", "seed": 1}
 RANDOM = {**TPE, "sampler": "random"}
@@ -32,7 +33,7 @@ def test_hyperband_stops_at_rungs_of_1_3_and_9_epochs(tmp_path: Path) -> None:
     assert set(result.epochs.values()) == {1, 3, EPOCHS}
     states = {result.epochs[trial.number]: trial.state for trial in engine.trials()}
     assert states[1] == states[3] == "pruned"
-    assert sum(result.epochs.values()) < 40 * EPOCHS / 2
+    assert sum(result.epochs.values()) < 40 * EPOCHS * 0.6
 
 
 @pytest.mark.parametrize("pruner", ["hyperband", "patient"])
@@ -93,9 +94,7 @@ def test_successive_halving_has_its_first_rung_after_one_epoch(tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_a_verdict_to_stop_stands_when_its_trial_is_resumed(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'studies.db'}"
-    prepare_storage(url)
+def test_a_verdict_to_stop_stands_when_its_trial_is_resumed(url: str, tmp_path: Path) -> None:
     sweep = toy_sweep(tmp_path, {**RANDOM, "pruner": "successive_halving"})
     engine = toy_engine(sweep, url=url)
     first, second = asked(engine), asked(engine)
@@ -117,14 +116,12 @@ class Killed(BaseException):
 @pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "nsga2", "grid"])
 def test_a_kill_in_the_middle_of_a_proposal_leaves_it_to_be_made_again(
-    tmp_path: Path, sampler: str, monkeypatch: pytest.MonkeyPatch
+    url: str, tmp_path: Path, sampler: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = {"tpe": {"n_startup_trials": 3}, "nsga2": {"population_size": 3}}.get(sampler, {})
     space = FINITE_SPACE if sampler == "grid" else SPACE
     sweep = toy_sweep(tmp_path, {**TPE, "sampler": sampler, "sampler_options": options}, space=space)
     uninterrupted = play(toy_engine(sweep), 7).proposals
-    url = f"sqlite:///{tmp_path / 'studies.db'}"
-    prepare_storage(url)
     engine: Any = toy_engine(sweep, url=url)
     play(engine, 5)
     storage = engine._record.storage
@@ -203,32 +200,39 @@ def test_what_breaks_a_constraint_is_infeasible_and_proposed_less(tmp_path: Path
     assert sum(late) > 0.5 * len(late)  # by chance 0.3
 
 
-def test_the_search_moves_away_from_what_ran_out_of_memory(tmp_path: Path) -> None:
+def _late_completions(folder: Path, cause: Any, seed: int) -> int:
+    """How many of the last 25 of 50 trials end well, where two thirds of the space fail."""
     sweep = toy_sweep(
-        tmp_path,
-        {**TPE, "sampler_options": {"n_startup_trials": 8}},
+        folder,
+        {**TPE, "sampler_options": {"n_startup_trials": 8}, "seed": seed},
         space={"model.dropout": {"type": "float", "low": 0.0, "high": 0.9}},
     )
     engine = toy_engine(sweep)
     for _ in range(50):
         proposal = asked(engine)
         dropout = float(proposal.parameters["model.dropout"] or 0.0)
-        if dropout > 0.3:
-            engine.tell(proposal.number, Outcome(state="failed", cause="memory", message="out of memory"))
+        if dropout > 0.3:  # and better the nearer to it
+            engine.tell(proposal.number, Outcome(state="failed", cause=cause, message="no"))
         else:
             engine.tell(proposal.number, Outcome(state="complete", value=0.5 + dropout))
     records = engine.trials()
-    assert {(record.state, record.cause) for record in records} == {("failed", "memory"), ("complete", None)}
-    assert sum(record.state == "complete" for record in records[25:]) > 15  # by chance 8
+    assert {(record.state, record.cause) for record in records} == {("failed", cause), ("complete", None)}
     failed = next(record for record in records if record.state == "failed")
-    assert failed.message == "out of memory"
-    assert not failed.feasible
+    assert failed.message == "no"
+    assert failed.feasible == (cause == "error")
+    return sum(record.state == "complete" for record in records[25:])
+
+
+def test_the_search_moves_away_from_what_ran_out_of_memory_and_not_from_other_failures(
+    tmp_path: Path,
+) -> None:
+    memory = sum(_late_completions(tmp_path, "memory", seed) for seed in range(3))
+    error = sum(_late_completions(tmp_path, "error", seed) for seed in range(3))
+    assert memory > 1.3 * error
 
 
 @pytest.mark.slow
-def test_warm_starts_follow_the_baseline_and_are_kept_with_the_study(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'studies.db'}"
-    prepare_storage(url)
+def test_warm_starts_follow_the_baseline_and_are_kept_with_the_study(url: str, tmp_path: Path) -> None:
     sweep = toy_sweep(tmp_path, TPE, space=FINITE_SPACE)
     warm = [
         {"model.depth": 2, "optimizer.name": "adam"},
@@ -245,13 +249,26 @@ def test_warm_starts_follow_the_baseline_and_are_kept_with_the_study(tmp_path: P
 
 
 @pytest.mark.slow
-def test_a_proposal_takes_milliseconds_in_a_study_of_300_trials(tmp_path: Path) -> None:
-    import time
-
+def test_a_proposal_takes_milliseconds_in_a_study_of_100_trials(tmp_path: Path) -> None:
     engine = toy_engine(toy_sweep(tmp_path, {**TPE, "pruner": "hyperband"}))
-    for _ in range(300):
-        proposal = asked(engine)
-        engine.tell(proposal.number, Outcome(state="complete", value=outcome_of(engine, proposal).value))
+    play(engine, 100)
     started = time.process_time()
     asked(engine)
     assert time.process_time() - started < 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pruner", ["hyperband", "median", "successive_halving"])
+def test_a_resumed_sweep_proposes_and_prunes_as_an_uninterrupted_one(
+    url: str, tmp_path: Path, pruner: str
+) -> None:
+    sweep = toy_sweep(tmp_path, {**TPE, "pruner": pruner, "sampler_options": {"n_startup_trials": 3}})
+    whole = play(toy_engine(sweep), 16)
+    resumed = Played()
+    for stop in (6, 1, 9):
+        engine = toy_engine(sweep, url=url, create=not resumed.proposals)
+        part = play(engine, stop)
+        resumed.proposals += part.proposals
+        resumed.epochs |= part.epochs
+        engine.close()
+    assert resumed == whole

@@ -10,11 +10,11 @@ import pytest
 from mlflow.tracking import MlflowClient
 from recorded_worlds import RECIPE, SEEDS, SWEEP, RecordedWorld
 
-from podium.confirm_plan import candidates_of, fresh_seeds
 from podium.engines.base import TrialRecord
 from podium.errors import InvalidInput, Refused
 from podium.recipe import Recipe
-from podium.recorded_sweep import RecordedSweep
+from podium.session.confirm_plan import candidates_of, fresh_seeds
+from podium.session.recorded_sweep import RecordedSweep
 from podium.sweep_file import SweepFile
 from podium.tracking import query
 from podium.tracking.run_record import RunRecord

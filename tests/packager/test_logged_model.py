@@ -11,7 +11,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from podium.errors import PodiumError
-from podium.logged_model import log_model, model_shapes, sha256_of
+from podium.packager.logged_model import log_model, model_shapes, sha256_of
 from podium.stores import Stores
 from podium.tracking import registry
 

@@ -14,8 +14,8 @@ from mlflow.tracking import MlflowClient
 from packaged_trials import trial_folder
 from PIL import Image
 
-from podium.logged_model import sha256_of
-from podium.packager import Packager, PackageRequest, is_packaged, package_trial
+from podium.packager.logged_model import sha256_of
+from podium.packager.packager import Packager, PackageRequest, is_packaged, package_trial
 from podium.stores import Stores
 
 pytestmark = pytest.mark.slow
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 OWN_AND_DIE = """
 import os, sys, time
 from pathlib import Path
-from podium.packager import Packager, PackageRequest
+from podium.packager.packager import Packager, PackageRequest
 from podium.stores import Stores
 root = Path(sys.argv[1])
 stores = Stores(root=root, tracking_uri=f"sqlite:///{root / 'mlflow.db'}", artifact_uri=None, study_url="sqlite://")
@@ -101,7 +101,7 @@ def test_a_killed_process_costs_one_request_and_comes_back(
 
 def _wait_for_child() -> list[psutil.Process]:
     for _ in range(500):
-        found = [p for p in psutil.Process().children() if "podium.packager" in p.cmdline()]
+        found = [p for p in psutil.Process().children() if "podium.packager.packager" in p.cmdline()]
         if found:
             return found
         time.sleep(0.01)
@@ -138,7 +138,7 @@ def test_twelve_trials_take_little_time_and_no_tensorflow(
         package_trial(stores, PackageRequest(run_id=run_id, folder=folder))
     assert (time.process_time() - started) / 12 < 0.5
     program = (
-        "import sys; from podium import logged_model, packager; import podium.reporting.plots, mlflow.pyfunc;"
+        "import sys; from podium.packager import logged_model, packager; import podium.reporting.plots, mlflow.pyfunc;"
         "print([name for name in ('tensorflow', 'keras') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -16,7 +16,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from podium import cli
-from podium.logged_model import sha256_of
+from podium.packager.logged_model import sha256_of
 from podium.stores import Stores, stores_here
 from podium.tracking.ledger import Ledger
 

@@ -14,10 +14,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from promotion_records import Records, with_changed_arrays
 
-from podium.clean_process import CleanProcess
 from podium.datasets.prepare import prepare
 from podium.recipe import DataSettings
 from podium.stores import dataset_cache
+from podium.verification.clean_process import CleanProcess
 
 pytestmark = pytest.mark.slow
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any, cast
 
 import optuna
-import sqlalchemy
 from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage, get_storage
 from optuna.study import StudyDirection
@@ -18,11 +15,12 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from podium.engines.base import Outcome, Proposal, Scalar, TrialRecord, TrialState
-from podium.errors import InvalidInput, SweepError
+from podium.engines.storage import IN_MEMORY as IN_MEMORY
+from podium.engines.storage import connect, is_there, opened, without_password
+from podium.engines.storage import prepare_storage as prepare_storage
+from podium.errors import SweepError
 from podium.result import FailureCause, Goal
 
-IN_MEMORY = "sqlite:///:memory:"
-BUSY_TIMEOUT_SECONDS = 60
 PROPOSAL = "podium.proposal"
 OUTCOME = "podium.outcome"
 VERDICT = "podium.pruned_at"
@@ -45,19 +43,6 @@ class StudyFacts:
     facts: Mapping[str, Scalar]
 
 
-def prepare_storage(study_url: str) -> None:
-    """Make the tables, once, before other processes or threads open the store; SQLite gets WAL mode.
-
-    Raises: InvalidInput if the address is wrong, or the store cannot be opened or is another version's.
-    """
-    if study_url == IN_MEMORY:
-        return
-    with _opened(study_url, create=True) as storage:
-        if storage.engine.dialect.name == "sqlite":
-            with storage.engine.connect() as connection:
-                connection.execute(sqlalchemy.text("PRAGMA journal_mode=WAL"))
-
-
 def study_exists(study_url: str, name: str) -> bool:
     """Whether the store holds a study of this name; False if there is no store yet."""
     return any(study.name == name for study in list_studies(study_url))
@@ -65,9 +50,9 @@ def study_exists(study_url: str, name: str) -> bool:
 
 def list_studies(study_url: str) -> list[StudyFacts]:
     """All studies of the store in the order of their making, with their remembered facts."""
-    if not _there(study_url):
+    if not is_there(study_url):
         return []
-    with _opened(study_url, create=False) as storage:
+    with opened(study_url) as storage:
         return [
             StudyFacts(name=study.study_name, facts=_facts(study.user_attrs))
             for study in sorted(storage.get_all_studies(), key=lambda study: study._study_id)
@@ -95,7 +80,7 @@ class Record:
         if study_url == IN_MEMORY:
             self.storage: BaseStorage = InMemoryStorage()
         else:
-            self.storage = get_storage(_connect(study_url, create=False))
+            self.storage = get_storage(connect(study_url))
         try:
             if create:
                 directions = [_direction(goal) for goal in goals]
@@ -109,7 +94,7 @@ class Record:
         except KeyError as error:
             self.close()
             raise SweepError(
-                f"no study '{name}' in {study_url}.", remedy="Start it without --resume."
+                f"no study '{name}' in {without_password(study_url)}.", remedy="Start it without --resume."
             ) from error
 
     @property
@@ -292,49 +277,3 @@ def _refuse_own(key: str) -> None:
 
 def _direction(goal: Goal) -> StudyDirection:
     return StudyDirection.MAXIMIZE if goal == "maximize" else StudyDirection.MINIMIZE
-
-
-def _there(study_url: str) -> bool:
-    """Whether there can be a store: opening an SQLite file that is missing would make it."""
-    if study_url == IN_MEMORY:
-        return False
-    try:
-        url = sqlalchemy.make_url(study_url)
-    except sqlalchemy.exc.ArgumentError:
-        return True  # connecting says what is wrong with it
-    return url.get_backend_name() != "sqlite" or Path(url.database or "").is_file()
-
-
-def _connect(study_url: str, *, create: bool) -> RDBStorage:
-    is_sqlite = study_url.startswith("sqlite")
-    arguments = {"connect_args": {"timeout": BUSY_TIMEOUT_SECONDS}} if is_sqlite else {}
-    try:
-        return RDBStorage(study_url, engine_kwargs=arguments, skip_table_creation=not create)
-    except (
-        sqlalchemy.exc.SQLAlchemyError,
-        optuna.exceptions.OptunaError,
-        ImportError,
-        RuntimeError,
-    ) as error:
-        reason = str(error.__cause__ or error).splitlines()[0]
-        raise InvalidInput(
-            f"the study store {_without_password(study_url)} cannot be used: {reason}",
-            remedy="Set PODIUM_STUDY_URL to an SQLAlchemy URL that works, or unset it for mlruns/studies.db.",
-        ) from error
-
-
-def _without_password(study_url: str) -> str:
-    try:
-        return sqlalchemy.make_url(study_url).render_as_string(hide_password=True)
-    except sqlalchemy.exc.ArgumentError:
-        return study_url
-
-
-@contextmanager
-def _opened(study_url: str, *, create: bool) -> Iterator[RDBStorage]:
-    storage = _connect(study_url, create=create)
-    try:
-        yield storage
-    finally:
-        storage.remove_session()
-        storage.engine.dispose()

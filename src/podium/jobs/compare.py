@@ -12,10 +12,10 @@ import pandas as pd
 
 from podium.answer import Answer
 from podium.errors import InvalidInput
-from podium.evidence import runs_record, sweep_record
 from podium.reporting import report
 from podium.reporting.ranking import account, terminal_table
 from podium.reporting.sweep_record import SweepRecord
+from podium.session.evidence import runs_record, sweep_record
 from podium.stores import Stores, stores_here
 from podium.tracking import query
 from podium.tracking.artifacts import log_text

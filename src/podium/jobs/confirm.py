@@ -13,25 +13,25 @@ from rich.console import Console
 
 from podium import live
 from podium.answer import Answer
-from podium.confirm_plan import Candidate, candidates_of, fingerprint, fresh_seeds, proposals
-from podium.confirmation_table import confirmation_table
+from podium.coordinator.trial import Budget, Plan
 from podium.datasets.splits import load_split
 from podium.engines.base import Engine, Proposal
 from podium.engines.listed import ListedEngine
 from podium.engines.study import list_studies, prepare_storage
 from podium.errors import PodiumError, Refused
-from podium.progress import Progress
-from podium.recorded_sweep import RecordedSweep, read_recorded_sweep
 from podium.selection.confirm import Confirmation, SeedRuns
 from podium.selection.confirm import confirm as compare
 from podium.selection.verdict import verdict_text
-from podium.session import Crew, Material, cores, crew, gather, make_plan, run_loop
+from podium.session.assembly import Crew, Material, cores, crew, gather, make_plan, run_loop
+from podium.session.confirm_plan import Candidate, candidates_of, fingerprint, fresh_seeds, proposals
+from podium.session.confirmation_table import confirmation_table
+from podium.session.progress import Progress
+from podium.session.recorded_sweep import RecordedSweep, read_recorded_sweep
 from podium.stores import Stores, stores_here
 from podium.tracking import query
 from podium.tracking.artifacts import log_text
 from podium.tracking.run_record import capture_source, keep_source, recorded_code
 from podium.tracking.runs import prepare_store
-from podium.trial import Budget, Plan
 
 DELIVERY_SECONDS = 300.0
 RESULT_FILE = "confirmation.json"

@@ -10,20 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from podium.answer import Answer
-from podium.candidate import Candidate, find_candidate, sweep_name
-from podium.clean_process import CleanProcess, VerificationRefused
 from podium.datasets.prepare import Dataset, prepare
 from podium.errors import DatasetError, PodiumError, Refused
-from podium.logged_model import log_model, sha256_of
-from podium.publication import Publication, description, version_tags, write_artifacts
+from podium.packager.logged_model import log_model, sha256_of
 from podium.recipe import DataSettings
 from podium.selection import gate
 from podium.selection.gate import Champion, Evidence, Refusal
+from podium.session.candidate import Candidate, find_candidate, sweep_name
+from podium.session.publication import Publication, description, version_tags, write_artifacts
 from podium.stores import Stores, dataset_cache, stores_here
 from podium.tracking import registry
 from podium.tracking.artifacts import fetch, fetch_model, log_files
 from podium.tracking.ledger import Ledger
 from podium.tracking.runs import prepare_store
+from podium.verification.clean_process import CleanProcess, VerificationRefused
 
 MODEL_FILE, PREDICTIONS_FILE = "best.keras", "predictions.npz"
 ARTIFACT_FOLDER = "promotion"

@@ -10,12 +10,13 @@ from pathlib import Path
 from rich.console import Console
 
 from podium.answer import Answer
+from podium.coordinator.trial import Budget
 from podium.engines.listed import ListedEngine
 from podium.errors import PodiumError, Refused, SweepError
-from podium.progress import Progress
 from podium.recipe import Recipe
 from podium.selection.rerun import RerunVerdict, Trained, judge
-from podium.session import Material, crew, gather, make_plan, run_loop
+from podium.session.assembly import Material, crew, gather, make_plan, run_loop
+from podium.session.progress import Progress
 from podium.stores import Stores, stores_here
 from podium.tracking.run_record import (
     RunRecord,
@@ -25,7 +26,6 @@ from podium.tracking.run_record import (
     read_run,
     recorded_code,
 )
-from podium.trial import Budget
 
 DELIVERY_SECONDS = 120.0
 REPEATABLE = ("complete", "pruned")

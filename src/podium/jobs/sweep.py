@@ -13,25 +13,25 @@ from rich.console import Console
 
 from podium import live
 from podium.answer import Answer
-from podium.bookkeeping import trained
-from podium.continuation import Study, choose_study
+from podium.coordinator.bookkeeping import trained
+from podium.coordinator.trial import Budget, Conclusion, Plan
 from podium.engines.base import Engine, TrialRecord
 from podium.engines.make import make_engine, option_faults
 from podium.engines.study import prepare_storage
 from podium.errors import InvalidInput
-from podium.evidence import sweep_record
-from podium.packager import PackageRequest
-from podium.progress import Progress
+from podium.packager.packager import PackageRequest
 from podium.reporting.ranking import terminal_table
 from podium.reporting.report import ranked
 from podium.reporting.sweep_record import SweepRecord
 from podium.search_space import bounds
-from podium.session import Crew, Material, cores, crew, gather, make_plan, run_loop
+from podium.session.assembly import Crew, Material, cores, crew, gather, make_plan, run_loop
+from podium.session.continuation import Study, choose_study
+from podium.session.evidence import sweep_record
+from podium.session.progress import Progress
 from podium.stores import Stores, stores_here
 from podium.sweep_file import Sweep, read_sweep
 from podium.tracking.run_record import capture_source, keep_source
 from podium.tracking.runs import prepare_store
-from podium.trial import Budget, Conclusion, Plan
 
 DELIVERY_SECONDS = 300.0
 ROWS_SHOWN = 20

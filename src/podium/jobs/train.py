@@ -9,18 +9,18 @@ from pathlib import Path
 from rich.console import Console
 
 from podium.answer import Answer
-from podium.bookkeeping import trained
+from podium.coordinator.bookkeeping import trained
+from podium.coordinator.trial import Budget
 from podium.engines.base import TrialRecord
 from podium.engines.listed import ListedEngine
 from podium.errors import SweepError
-from podium.packager import PackageRequest
-from podium.progress import Progress
-from podium.session import cores, crew, gather, make_plan, run_loop
+from podium.packager.packager import PackageRequest
+from podium.session.assembly import cores, crew, gather, make_plan, run_loop
+from podium.session.progress import Progress
 from podium.stores import stores_here
 from podium.sweep_file import recipe_with_assignments
 from podium.tracking.run_record import capture_source, keep_source
 from podium.tracking.runs import prepare_store
-from podium.trial import Budget
 
 DELIVERY_SECONDS = 120.0
 METRIC = "val_accuracy"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from podium.progress import short
 from podium.selection.confirm import Confirmation, Confirmed
+from podium.session.progress import short
 
 
 def confirmation_table(result: Confirmation) -> Table:

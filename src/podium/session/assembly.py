@@ -15,21 +15,21 @@ from types import FrameType
 
 import pandas as pd
 
-from podium.agreement import make_agree
-from podium.coordinator import Coordinator
+from podium.coordinator.loop import Coordinator
+from podium.coordinator.trial import Budget, Conclusion, LiveTrial, Observer, Plan
 from podium.datasets.prepare import Dataset, prepare
 from podium.datasets.splits import split
 from podium.engines.base import Engine
 from podium.errors import Interrupted, InvalidInput, SweepError
 from podium.executors.local import LocalExecutor
-from podium.packager import Packager, PackageRequest
+from podium.packager.packager import Packager, PackageRequest
 from podium.recipe import DataSettings, Recipe
 from podium.reporting.diagnose import diagnose
 from podium.result import Goal, TrainingArrays, TrainingJob, TrainingResult
+from podium.session.agreement import make_agree
 from podium.stores import Stores, dataset_cache
 from podium.tracking import provenance
 from podium.tracking.runs import DataInput, Recorder
-from podium.trial import Budget, Conclusion, LiveTrial, Observer, Plan
 
 PACKAGING_SECONDS = 600.0
 FLUSH_SECONDS = 120.0

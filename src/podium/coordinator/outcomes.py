@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from podium.coordinator.trial import LiveTrial
 from podium.engines.base import Outcome, Scalar, TrialRecord
 from podium.errors import SweepError
 from podium.result import Failure, TrainingResult
-from podium.trial import LiveTrial
 
 ALIKE_FAILURES = 3
 RESULT = "result"

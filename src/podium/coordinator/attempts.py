@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+from podium.coordinator.trial import Plan
 from podium.engines.base import Proposal, TrialRecord
 from podium.result import EpochEvent
-from podium.trial import Plan
 
 # Facts about a trial that the study keeps, by name.
 ATTEMPTS = "attempts"

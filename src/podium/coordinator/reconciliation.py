@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from podium.attempts import history
-from podium.bookkeeping import STATUSES, Bookkeeper
+from podium.coordinator.attempts import history
+from podium.coordinator.bookkeeping import STATUSES, Bookkeeper
+from podium.coordinator.trial import Plan
 from podium.engines.base import TrialRecord
 from podium.errors import InvalidInput
 from podium.recipe import Recipe
 from podium.tracking.runs import Recorder
-from podium.trial import Plan
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,8 @@ import numpy as np
 from podium.engines.base import Scalar, TrialRecord
 from podium.errors import Refused
 from podium.recipe import Recipe
-from podium.recorded_sweep import RecordedSweep
 from podium.search_space import project
+from podium.session.recorded_sweep import RecordedSweep
 
 BASELINE = "baseline"
 # Tells these seeds from all others that come from the sweep's seed.

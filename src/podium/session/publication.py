@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from podium.candidate import Candidate
 from podium.datasets.prepare import Dataset
-from podium.logged_model import MODEL_PLACE
+from podium.packager.logged_model import MODEL_PLACE
 from podium.reporting import model_card
 from podium.reporting.evaluation_plots import Example, confusion_matrix, prediction_grid
 from podium.reporting.model_card import Card, TestFacts
 from podium.reporting.style import to_png
 from podium.selection.gate import Refusal, Standing
+from podium.session.candidate import Candidate
 from podium.stores import redacted
 
 LONGEST_TAG = 4_000

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Literal
 
 from podium.errors import PodiumError
-from podium.logged_model import check_file, log_model, open_store
+from podium.packager.logged_model import check_file, log_model, open_store
 from podium.stores import Stores, redacted, restrain_mlflow
 
 ARTIFACTS = ("recipe.yaml", "summary.txt", "history.json", "predictions.npz", "best.keras")
@@ -138,7 +138,7 @@ class Packager:
             self._let_go()
             self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  # lives as long as the process
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "podium.packager"],
+                [sys.executable, "-m", "podium.packager.packager"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._errors,

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from podium.attempts import attempts
+from podium.coordinator.attempts import attempts
+from podium.coordinator.reconciliation import RecordedRun, reconcile
+from podium.coordinator.trial import Observer, Plan
 from podium.engines.base import Engine
 from podium.errors import PodiumError
-from podium.packager import Packager, PackageRequest, is_packaged
-from podium.reconciliation import RecordedRun, reconcile
+from podium.packager.packager import Packager, PackageRequest, is_packaged
 from podium.stores import Stores
 from podium.tracking import query
 from podium.tracking.runs import Recorder
-from podium.trial import Observer, Plan
 
 RECONCILE_SECONDS = 20.0
 PARENT_RUN = "parent_run_id"

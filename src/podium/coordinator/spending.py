@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
+from podium.coordinator.trial import Budget
 from podium.engines.base import Engine
-from podium.trial import Budget
 
 SECONDS_USED = "seconds_used"
 SECONDS_BETWEEN_NOTES = 10.0

@@ -14,8 +14,8 @@ from typing import Any, Self
 from podium.errors import PodiumError
 from podium.stores import redacted, restrain_mlflow
 
-HERE = Path(__file__).parent
-PROGRAM = HERE / "clean_program.py"
+PROGRAM = Path(__file__).with_name("clean_program.py")
+TRAINING = Path(__file__).parents[1] / "training"
 CLOSE_SECONDS = 10.0
 
 
@@ -81,8 +81,8 @@ class CleanProcess:
                 "tolerance": tolerance,
                 "same_classes": same_classes,
                 # Files that import nothing of Podium: the process runs them as modules of their own.
-                "evaluation": str(HERE / "training" / "evaluation.py"),
-                "stock_keras": str(HERE / "training" / "stock_keras.py"),
+                "evaluation": str(TRAINING / "evaluation.py"),
+                "stock_keras": str(TRAINING / "stock_keras.py"),
             }
         )
 

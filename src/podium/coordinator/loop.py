@@ -8,16 +8,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from podium import outcomes
-from podium.attempts import losses_with_dead_coordinator
+from podium.coordinator import outcomes
+from podium.coordinator.attempts import losses_with_dead_coordinator
+from podium.coordinator.spending import Spending
+from podium.coordinator.trial import Budget, Conclusion, LiveTrial, Observer, Plan
+from podium.coordinator.trial_records import TrialRecords
 from podium.engines.base import Done, Engine, Outcome, Proposal, Wait
 from podium.errors import InvalidInput, SweepError
 from podium.executors.base import Attempt, Ended, EpochDone, Event, Executor, Started
 from podium.result import EpochEvent, Failure, TrainingResult, Verdict
-from podium.spending import Spending
 from podium.tracking.runs import Recorder
-from podium.trial import Budget, Conclusion, LiveTrial, Observer, Plan
-from podium.trial_records import TrialRecords
 
 POLL_SECONDS = 0.5
 HOURS = "hours of the budget"

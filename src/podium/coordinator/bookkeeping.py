@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any, Literal
 
-from podium.attempts import attempts, history, losses
+from podium.coordinator.attempts import attempts, history, losses
+from podium.coordinator.outcomes import DUPLICATE, TRACEBACK, trained_metrics
+from podium.coordinator.outcomes import trained as trained
+from podium.coordinator.trial import Plan
 from podium.engines.base import Proposal, TrialRecord
-from podium.outcomes import DUPLICATE, TRACEBACK, trained_metrics
-from podium.outcomes import trained as trained
 from podium.recipe import Recipe
 from podium.result import EpochEvent
 from podium.tracking.runs import Recorder
-from podium.trial import Plan
 
 LONGEST_TAG = 4000
 STATUSES: dict[str, Literal["FINISHED", "KILLED", "FAILED"]] = {
@@ -41,9 +41,9 @@ class Bookkeeper:
         tags = {
             **self._plan.tags,
             **self._plan.run_tags(proposal),
-            "podium.trial": str(proposal.number),
+            "podium.coordinator.trial": str(proposal.number),
             "podium.state": "running",
-            "podium.attempts": str(attempt),
+            "podium.coordinator.attempts": str(attempt),
         }
         if proposal.parent is not None:
             tags["podium.continues_trial"] = str(proposal.parent)
@@ -102,7 +102,7 @@ class Bookkeeper:
         return metrics
 
     def _tags(self, record: TrialRecord) -> dict[str, str]:
-        tags = {"podium.state": record.state, "podium.attempts": str(max(1, attempts(record)))}
+        tags = {"podium.state": record.state, "podium.coordinator.attempts": str(max(1, attempts(record)))}
         if record.message:
             tags["podium.reason"] = record.message[:LONGEST_TAG]
         if record.cause:

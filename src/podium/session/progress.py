@@ -12,9 +12,9 @@ from rich.live import Live
 from rich.table import Table
 
 from podium import live
+from podium.coordinator.trial import LiveTrial
 from podium.engines.base import Outcome
 from podium.result import EpochEvent, Goal, better
-from podium.trial import LiveTrial
 
 STATUS_SECONDS = 1.0
 RECENT_ROWS = 8

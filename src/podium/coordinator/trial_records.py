@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from podium import attempts
-from podium.bookkeeping import Bookkeeper
+from podium.coordinator import attempts
+from podium.coordinator.bookkeeping import Bookkeeper
+from podium.coordinator.trial import LiveTrial, Plan
 from podium.engines.base import Done, Engine, Outcome, Proposal, Scalar, TrialRecord, Wait
 from podium.errors import PodiumError, SweepError
 from podium.result import EpochEvent, better
 from podium.stores import redacted
 from podium.tracking.runs import Recorder
-from podium.trial import LiveTrial, Plan
 
 
 class TrialRecords:

@@ -1,0 +1,1 @@
+"""The loop of a sweep and what it is made of."""
