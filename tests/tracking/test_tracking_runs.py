@@ -40,7 +40,7 @@ def test_a_trial_is_a_child_run_with_parameters_tags_data_and_its_whole_curve(
     assert run.info.status == "FINISHED"
     assert len(run.data.params) == 150
     assert run.data.tags["mlflow.parentRunId"] == parent
-    assert run.data.tags["podium.coordinator.trial"] == "4"
+    assert run.data.tags["podium.trial"] == "4"
     assert run.data.tags["podium.state"] == "complete"
     assert run.data.tags["podium.train_digest"] == DATA.train_digest
     assert run.data.metrics["best_val_accuracy"] == pytest.approx(0.27)

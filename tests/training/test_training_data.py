@@ -11,8 +11,10 @@ from training_jobs import write_arrays
 
 from podium.digests import arrays_digest, weights_digest
 from podium.errors import DatasetError
-from podium.result import TrainingArrays
-from podium.training import data
+from podium.recipe import CallbackSettings, OptimizerSettings
+from podium.result import TrainingArrays, Verdict
+from podium.training import data, optimizer
+from podium.training.callbacks import EpochLoop, standard_callbacks
 
 
 def batches(arrays: TrainingArrays, epoch: int, *, seed: int = 3) -> list[np.ndarray]:
@@ -27,6 +29,25 @@ def test_order_of_an_epoch_depends_on_seed_and_epoch_alone(arrays: TrainingArray
     assert all(np.array_equal(one, other) for one, other in zip(first, again, strict=True))
     assert not np.array_equal(first[0], batches(arrays, 5)[0])
     assert not np.array_equal(first[0], batches(arrays, 4, seed=9)[0])
+
+
+def test_each_epoch_of_a_training_takes_its_own_order(arrays: TrainingArrays, tmp_path: Path) -> None:
+    loaded = data.load(arrays)
+    made = data.Batches(loaded, loaded.train, 32, seed=3)
+    settings = OptimizerSettings()
+    adam = optimizer.build(settings, steps_per_epoch=5, epochs=9)
+    loop = EpochLoop(
+        batches=made,
+        images=len(loaded.train),
+        rate=optimizer.LearningRate(adam, settings, 5, 9),
+        standard=standard_callbacks(CallbackSettings(), tmp_path, "val_accuracy", "maximize"),
+        folder=tmp_path,
+        report=lambda event: Verdict.CONTINUE,
+        resumed=None,
+    )
+    for epoch in (0, 4):
+        loop.on_epoch_begin(epoch)
+        assert np.array_equal(made[0][0], batches(arrays, epoch)[0])
 
 
 def test_an_epoch_holds_each_training_image_once(arrays: TrainingArrays) -> None:

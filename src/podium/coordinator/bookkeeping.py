@@ -41,9 +41,9 @@ class Bookkeeper:
         tags = {
             **self._plan.tags,
             **self._plan.run_tags(proposal),
-            "podium.coordinator.trial": str(proposal.number),
+            "podium.trial": str(proposal.number),
             "podium.state": "running",
-            "podium.coordinator.attempts": str(attempt),
+            "podium.attempts": str(attempt),
         }
         if proposal.parent is not None:
             tags["podium.continues_trial"] = str(proposal.parent)
@@ -102,7 +102,7 @@ class Bookkeeper:
         return metrics
 
     def _tags(self, record: TrialRecord) -> dict[str, str]:
-        tags = {"podium.state": record.state, "podium.coordinator.attempts": str(max(1, attempts(record)))}
+        tags = {"podium.state": record.state, "podium.attempts": str(max(1, attempts(record)))}
         if record.message:
             tags["podium.reason"] = record.message[:LONGEST_TAG]
         if record.cause:

@@ -217,6 +217,8 @@ class Coordinator:
             self._records.interrupted(trial)
             return
         self._streak.end()
+        details = {**result.details, **self._plan.describe(trial, result)}
+        result = replace(result, details=details)
         self._end(trial, outcomes.of_result(result, trial, self._plan.metric))
         self._unpackaged.append((trial, result))
 

@@ -69,7 +69,7 @@ class Plan:
 
     `job` turns a recipe, an attempt's folder and an epoch count into the worker's job; `package` is
     called once for each trial that left files, with its run id; `tags` go on every run,
-    `run_tags` on one, and `describe`'s on a trained trial's. `inputs_of` answers the data of a trial's own
+    `run_tags` on one, and what `describe` finds on a trained trial's. `inputs_of` answers the data of a trial's own
     recipe, where recipes may split the data otherwise than `inputs` says.
     """
 

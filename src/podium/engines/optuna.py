@@ -64,10 +64,7 @@ class OptunaEngine:
         first = self._sampler(0, 0)
         self._grid = first if isinstance(first, SpaceGrid) else None
         self._pruner = make_pruner(settings, epochs=epochs)
-        # Hyperband counts its brackets at the first question; until then the sampler would see all trials
-        # as of one bracket, in a resumed process other than in the first.
         self._study = self._record.study(first, self._pruner)
-        self._pruner.prune(self._study, optuna.trial.create_trial(state=OptunaState.PRUNED))
 
     def ask(self) -> Proposal | Wait | Done:
         """The next configuration; a proposal that a kill cut short is made again under its number."""

@@ -151,7 +151,7 @@ def make_plan(
         )
 
     def describe(trial: LiveTrial, result: TrainingResult) -> dict[str, str]:
-        return curve_tags(trial, result, classes=len(material.arrays.class_names))
+        return findings(trial, result, classes=len(material.arrays.class_names))
 
     return Plan(
         recipe=recipe,
@@ -167,8 +167,8 @@ def make_plan(
     )
 
 
-def curve_tags(trial: LiveTrial, result: TrainingResult, *, classes: int) -> dict[str, str]:
-    """The diagnosis of a trained trial's curves, as tags; the worker's file has the epochs of all attempts."""
+def findings(trial: LiveTrial, result: TrainingResult, *, classes: int) -> dict[str, str]:
+    """The diagnosis of a trained trial's curves; the worker's file has the epochs of all attempts."""
     path = trial.folder / "history.json"
     if not path.is_file():
         return {}
@@ -176,7 +176,7 @@ def curve_tags(trial: LiveTrial, result: TrainingResult, *, classes: int) -> dic
     history = pd.DataFrame([{"epoch": each["epoch"], **each["metrics"]} for each in epochs])
     stopped_early = result.status == "finished" and result.epochs < trial.epochs
     found = diagnose(history, classes=classes, stopped_early=stopped_early)
-    return {"podium.diagnosis": found.tag, "podium.finding": found.sentence, "podium.remedy": found.remedy}
+    return {"diagnosis": found.tag, "finding": found.sentence, "remedy": found.remedy}
 
 
 @dataclass(frozen=True, kw_only=True)

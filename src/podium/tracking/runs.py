@@ -128,7 +128,7 @@ class Recorder:
             for digest, value in asdict(each).items()
             if digest.endswith("_digest") and value is not None
         }
-        own = {"podium.kind": "trial", "podium.coordinator.trial": str(trial), "podium.state": "running"}
+        own = {"podium.kind": "trial", "podium.trial": str(trial), "podium.state": "running"}
         self._writer.add(
             {
                 "kind": "start",
