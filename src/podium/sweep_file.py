@@ -270,7 +270,10 @@ def _assign_all(content: dict[str, Any], values: Mapping[str, Any]) -> None:
             content[section] = value
         elif section == "space":  # keys of the space hold dots themselves
             name, _, attribute = rest.rpartition(".")
-            content.setdefault("space", {}).setdefault(name, {})[attribute] = value
+            if isinstance(value, dict):
+                content.setdefault("space", {})[rest] = value
+            else:
+                content.setdefault("space", {}).setdefault(name, {})[attribute] = value
         else:
             here = content.setdefault(section, {})
             *path, last = rest.split(".")

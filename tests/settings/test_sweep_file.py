@@ -188,6 +188,11 @@ def test_assignment_to_a_key_of_the_space_changes_the_space(tmp_path: Path) -> N
     assert spec.file.space["model.depth"].high == 2  # type: ignore[union-attr]
 
 
+def test_assignment_of_a_whole_parameter_adds_it_to_the_space(tmp_path: Path) -> None:
+    spec = read_sweep(write(tmp_path, GOOD), ["space.model.dropout={type: float, low: 0.1, high: 0.2}"])
+    assert spec.file.space["model.dropout"].low == 0.1  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize(
     ("assignment", "expected"),
     [

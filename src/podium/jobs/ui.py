@@ -9,35 +9,41 @@ import sys
 
 from podium.answer import Answer
 from podium.errors import InvalidInput, PodiumError
-from podium.stores import stores_here
+from podium.stores import redacted, stores_here
 from podium.tracking import query
 from podium.tracking.runs import prepare_store
+from podium.tracking.store import is_server
 
 SERVER_PROCESSES = 2
 
 
 def ui(port: int) -> Answer:
     """Serve until interrupted. Raises: InvalidInput if the port is taken."""
+    stores = stores_here()
+    if is_server(stores):
+        address = redacted(stores.tracking_uri)
+        return Answer(
+            values={"url": address}, shown=[f"the runs are on the MLflow server {address}: open it there"]
+        )
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise InvalidInput(f"port {port} is in use.", remedy="Choose another with --port.") from error
-    stores = stores_here()
     stores.prepare()
     prepare_store(stores)
     base = f"http://127.0.0.1:{port}"
-    print(f"MLflow UI: {base} (Ctrl-C ends it)", flush=True)
+    print(f"MLflow UI: {base} (Ctrl-C ends it)", file=sys.stderr)
     try:
         parent = query.find_parent(stores, None)
         leaders = query.leaders(stores, parent)
         print(
             f"Compare the latest sweep's best runs: {query.compare_url(stores, parent, leaders, base=base)}",
-            flush=True,
+            file=sys.stderr,
         )
     except PodiumError as error:
-        print(f"No comparison page yet: {error.message}", flush=True)
+        print(f"No comparison page yet: {error.message}", file=sys.stderr)
     command = [
         sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
         "--workers", str(SERVER_PROCESSES), "--backend-store-uri", stores.tracking_uri,
@@ -49,7 +55,7 @@ def ui(port: int) -> Answer:
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
-    server = subprocess.Popen(command, env=environment)
+    server = subprocess.Popen(command, env=environment, stdout=sys.stderr)
     try:
         code = server.wait()
     except KeyboardInterrupt:
