@@ -272,3 +272,18 @@ def test_a_resumed_sweep_proposes_and_prunes_as_an_uninterrupted_one(
         resumed.epochs |= part.epochs
         engine.close()
     assert resumed == whole
+
+
+@pytest.mark.parametrize("pruner", ["hyperband", "successive_halving"])
+def test_the_baseline_is_never_pruned_and_others_are(pruner: str, tmp_path: Path) -> None:
+    engine = toy_engine(toy_sweep(tmp_path, {**RANDOM, "pruner": pruner}))
+    for _ in range(12):
+        asked(engine)
+    stopped = {
+        number
+        for epoch in range(1, 10)
+        for number in range(11, -1, -1)
+        if engine.report(number, epoch, number / 100)
+    }
+    assert 0 not in stopped
+    assert stopped

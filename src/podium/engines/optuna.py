@@ -92,13 +92,15 @@ class OptunaEngine:
     def report(self, number: int, epoch: int, value: float) -> bool:
         """Record the objective after an epoch (NaN is allowed); True means stop here.
 
-        An epoch before the last known one changes nothing. A verdict to stop stands.
+        An epoch before the last known one changes nothing. A verdict to stop stands. Trial 0 is never
+        stopped: the baseline is what every other trial is held against.
         """
         self._record.report(number, epoch, value)
         trial = self._record.get(number)
         if VERDICT in trial.user_attrs:
             return True
-        if epoch != trial.last_step or not self._pruner.prune(self._study, trial):
+        # Asked for the baseline too: rungs are counted on what this call notes.
+        if epoch != trial.last_step or not self._pruner.prune(self._study, trial) or number == 0:
             return False
         self._record.storage.set_trial_user_attr(trial._trial_id, VERDICT, epoch)
         return True
