@@ -55,7 +55,9 @@ def test_losses_equal_those_of_the_guides_script(tmp_path: Path) -> None:
     device.make_deterministic()
     model = guide_model(3)
     assert model.count_params() == 849_066
-    model.compile(optimizer=keras.optimizers.Adam(1e-3), loss="categorical_crossentropy", metrics=["accuracy"])
+    model.compile(
+        optimizer=keras.optimizers.Adam(1e-3), loss="categorical_crossentropy", metrics=["accuracy"]
+    )
     for epoch, metrics in enumerate(reports.metrics()):
         order = np.random.default_rng([3, epoch]).permutation(chosen)
         history = model.fit(
