@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ import pytest
 import yaml
 from sklearn.datasets import load_digits
 
+from podium.engines.base import TrialRecord
 from podium.engines.listed import ListedEngine
 from podium.engines.study import list_studies
 from podium.errors import Interrupted
@@ -25,7 +26,7 @@ from podium.stores import Stores, stores_here
 from podium.tracking import query
 
 IMAGES = 240
-EPOCHS = 3
+EPOCHS = 4
 SEEDS = 2
 RECIPE: dict[str, Any] = {
     "data": {"reference": "npz:digits.npz", "validation": {"fraction": 0.2, "seed": 0}},
@@ -132,18 +133,18 @@ def write_digits(path: Path, *, offset: int) -> None:
 
 
 def _press_when_half_done(study_url: str) -> None:
-    while True:
+    names: list[str] = []
+    while not names:
         time.sleep(0.02)
         names = [study.name for study in list_studies(study_url) if "-confirm-" in study.name]
-        if not names:
-            continue
-        engine = ListedEngine([], study_name=names[0], study_url=study_url)
-        trials = engine.trials()
-        engine.close()
-        states = [trial.state for trial in trials]
-        in_training = [
-            trial for trial in trials if trial.state == "running" and len(trial.curve) < EPOCHS - 1
-        ]
-        if "complete" in states and in_training:
-            os.kill(os.getpid(), signal.SIGINT)
-            return
+    # Opened once: opening it anew for each look takes longer than a training on a busy machine.
+    engine = ListedEngine([], study_name=names[0], study_url=study_url)
+    while not _is_half_done(engine.trials()):
+        time.sleep(0.02)
+    os.kill(os.getpid(), signal.SIGINT)
+    engine.close()
+
+
+def _is_half_done(trials: Sequence[TrialRecord]) -> bool:
+    in_training = [trial for trial in trials if trial.state == "running" and len(trial.curve) < EPOCHS - 1]
+    return bool(in_training) and "complete" in [trial.state for trial in trials]
