@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from podium.engines.base import Done, Outcome, Proposal, Scalar, TrialRecord, Wait
+from podium.engines.base import Done, Outcome, Proposal, Scalar, Wait
 from podium.engines.keras_tuner_oracles import (
     METRIC,
     calling,
@@ -20,6 +20,7 @@ from podium.engines.keras_tuner_oracles import (
     set_state,
 )
 from podium.engines.optuna_space import distribution, holds, point_key
+from podium.engines.recorded import RecordedEngine
 from podium.engines.study import OUTCOME, Record, optuna_state
 from podium.result import Goal, better
 from podium.search_space import Parameter
@@ -28,7 +29,7 @@ from podium.sweep_file import KerasTunerSettings
 STATE = "podium.oracle"
 
 
-class KerasTunerEngine:
+class KerasTunerEngine(RecordedEngine):
     """Proposes by a KerasTuner Oracle, whose trials have ids of its own.
 
     The study is the record; the Oracle's state is one document beside it, written at once. What a kill
@@ -90,30 +91,6 @@ class KerasTunerEngine:
         self._record.finish(number, optuna_state(outcome), values)
         self._tell_oracle(number, outcome)
         self._commit()
-
-    def trials(self) -> list[TrialRecord]:
-        """All trials handed out, in order."""
-        return self._record.trials()
-
-    def best(self) -> list[int]:
-        """Numbers of the best complete trials, all ties."""
-        return self._record.best()
-
-    def remember(self, key: str, value: Scalar) -> None:
-        """Keep a fact about the study."""
-        self._record.remember(key, value)
-
-    def recall(self, key: str) -> Scalar:
-        """A fact about the study, None if there is none."""
-        return self._record.recall(key)
-
-    def note(self, number: int, key: str, value: Scalar) -> None:
-        """Keep a fact about a trial."""
-        self._record.note(number, key, value)
-
-    def close(self) -> None:
-        """Give the connections back."""
-        self._record.close()
 
     def _start(self, number: int) -> Proposal:
         """Put the Oracle's trial on record."""

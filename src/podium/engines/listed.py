@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from podium.engines.base import Done, Outcome, Proposal, Scalar, TrialRecord
+from podium.engines.base import Done, Outcome, Proposal, Scalar
+from podium.engines.recorded import RecordedEngine
 from podium.engines.study import IN_MEMORY, Record, optuna_state, study_exists
 from podium.errors import SweepError
 from podium.result import Goal
 
 
-class ListedEngine:
+class ListedEngine(RecordedEngine):
     """Hands out proposals in order, each once; never prunes. Opens the study if it is there already."""
 
     def __init__(
@@ -56,27 +57,3 @@ class ListedEngine:
         self._record.set_outcome(number, outcome)
         values = None if outcome.value is None or outcome.state != "complete" else [outcome.value]
         self._record.finish(number, optuna_state(outcome), values)
-
-    def trials(self) -> list[TrialRecord]:
-        """All trials handed out, in order."""
-        return self._record.trials()
-
-    def best(self) -> list[int]:
-        """Numbers of the best complete trials, all ties."""
-        return self._record.best()
-
-    def remember(self, key: str, value: Scalar) -> None:
-        """Keep a fact about the study."""
-        self._record.remember(key, value)
-
-    def recall(self, key: str) -> Scalar:
-        """A fact about the study, None if there is none."""
-        return self._record.recall(key)
-
-    def note(self, number: int, key: str, value: Scalar) -> None:
-        """Keep a fact about a trial."""
-        self._record.note(number, key, value)
-
-    def close(self) -> None:
-        """Give the connections back."""
-        self._record.close()

@@ -16,10 +16,11 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
-from podium.engines.base import Done, Outcome, Proposal, Scalar, TrialRecord, Wait
+from podium.engines.base import Done, Outcome, Proposal, Scalar, Wait
 from podium.engines.optuna_pruners import make_pruner
 from podium.engines.optuna_samplers import CONSTRAINTS, SpaceGrid, make_sampler
 from podium.engines.optuna_space import distribution, exact, holds, point_key
+from podium.engines.recorded import RecordedEngine
 from podium.engines.study import PROPOSAL, VERDICT, Record, optuna_state
 from podium.search_space import Parameter, is_active, ordered
 from podium.sweep_file import EPOCH_METRICS, ConstraintSettings, ObjectiveSettings, OptunaSettings
@@ -29,7 +30,7 @@ OWN_SAMPLER_ATTEMPTS = 2
 ALL_ATTEMPTS = 200
 
 
-class OptunaEngine:
+class OptunaEngine(RecordedEngine):
     """Proposes by an Optuna sampler, stops by an Optuna pruner.
 
     Epochs count from 1 and are Optuna's steps, so that a rung of one epoch is reached after one epoch.
@@ -114,30 +115,6 @@ class OptunaEngine:
         self._record.study(self._sampler(number, 0), self._pruner).tell(number, values, state)
         if outcome.state == "failed":
             self._failed.add(point_key(self._record.parameters(number)))
-
-    def trials(self) -> list[TrialRecord]:
-        """All trials handed out, in order."""
-        return self._record.trials()
-
-    def best(self) -> list[int]:
-        """Numbers of the best complete, feasible trials: all ties, or the Pareto front."""
-        return self._record.best()
-
-    def remember(self, key: str, value: Scalar) -> None:
-        """Keep a fact about the study."""
-        self._record.remember(key, value)
-
-    def recall(self, key: str) -> Scalar:
-        """A fact about the study, None if there is none."""
-        return self._record.recall(key)
-
-    def note(self, number: int, key: str, value: Scalar) -> None:
-        """Keep a fact about a trial."""
-        self._record.note(number, key, value)
-
-    def close(self) -> None:
-        """Give the connections back."""
-        self._record.close()
 
     def _start_given(self, number: int) -> Proposal:
         """One of the first trials. The sampler learns from it only if it is a point of the space."""
