@@ -1,0 +1,215 @@
+"""Records learning curves at Sobol points of a sweep's space, each trained in full by Podium's own workers.
+
+    python benchmarks/record_points.py cifar10-images.zip points.jsonl [--points 200] [--workers 2]
+
+Takes hours, and can be killed at any time: the same command goes on with the points that the table lacks. Point 0
+is the recipe as it stands. benchmarks/search.py replays searches on the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import math
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from points_table import Appender, Point, appending
+from scipy.stats import qmc
+from unit_cube import configuration
+
+from podium.datasets.prepare import prepare
+from podium.datasets.splits import split
+from podium.engines.base import Scalar
+from podium.executors.base import Attempt, Ended, EpochDone, Executor
+from podium.executors.local import LocalExecutor
+from podium.recipe import Recipe
+from podium.result import EpochEvent, Failure, TrainingArrays, TrainingJob, Verdict
+from podium.search_space import ordered, project
+from podium.stores import dataset_cache
+from podium.sweep_file import Sweep, read_sweep
+
+SWEEP = Path(__file__).parents[1] / "sweeps" / "cifar10.yaml"
+# No early stopping: replays need every epoch of every point.
+SETTINGS = (
+    "training.epochs=27",
+    "data.train_limit=4000",
+    "data.validation.fraction=0.04",
+    "callbacks.early_stopping=null",
+)
+SOBOL_SEED = 0
+ATTEMPTS = 3
+PATIENCE_SECONDS = 3600.0
+
+
+def parameters_of(sweep: Sweep, count: int) -> list[dict[str, Scalar]]:
+    """The baseline, then `count` points of one scrambled Sobol sequence; a larger count goes on with it."""
+    sobol = qmc.Sobol(len(ordered(sweep.file.space)), scramble=True, rng=SOBOL_SEED)
+    sequence = sobol.random_base2(max(1, math.ceil(math.log2(max(1, count)))))[:count]
+    baseline: dict[str, Scalar] = project(sweep.file.space, sweep.recipe.flat())
+    return [baseline, *(configuration(sweep.file.space, point) for point in sequence.tolist())]
+
+
+def how_made(sweep: Sweep, arrays: TrainingArrays) -> dict[str, Any]:
+    """What all points of a table share, as plain JSON. The path of the images is no part of it."""
+    packages = ("podium", "keras", "tensorflow", "tensorflow-cpu", "numpy", "scipy")
+    return {
+        "by": "benchmarks/record_points.py",
+        "sweep": sweep.file.name,
+        "space": sweep.file.model_dump(mode="json")["space"],
+        "recipe": sweep.recipe.model_dump(mode="json", exclude={"data": {"reference"}, "code": True}),
+        "points": f"0: the recipe; from 1: scrambled Sobol, seed {SOBOL_SEED}",
+        "train_digest": arrays.train_digest,
+        "split_digest": arrays.split_digest,
+        "threads": 1,
+        "versions": {
+            "python": platform.python_version(),
+            **{name: found for name in packages if (found := _version(name)) is not None},
+        },
+    }
+
+
+def record(sweep: Sweep, table: Path, *, points: int, workers: int) -> None:
+    """Train what the table lacks of the baseline and `points` Sobol points, and add each as it ends.
+
+    Raises: BlockingIOError if another process records into the table; ValueError if the table was made with other
+    settings; RuntimeError if a point cannot be trained for a reason that is not its own.
+    """
+    cache = dataset_cache()
+    arrays = split(prepare(sweep.recipe.data, cache=cache), sweep.recipe.data, cache=cache)
+    with appending(table, how_made(sweep, arrays)) as appender:
+        proposed = dict(enumerate(parameters_of(sweep, points)))
+        todo = {number: values for number, values in proposed.items() if number not in appender.recorded}
+        folder = table.with_name(f"{table.name}.work")
+        shutil.rmtree(folder, ignore_errors=True)  # what a kill left; the lock says that it is nobody's
+        print(f"{len(proposed) - len(todo)} of {len(proposed)} points are recorded", flush=True)
+        if todo:
+            _record_all(Trainings(sweep.recipe, arrays, folder, todo), appender, workers=workers)
+            shutil.rmtree(folder)
+
+
+def _record_all(trainings: Trainings, appender: Appender, *, workers: int) -> None:
+    start = time.monotonic()
+    logs = trainings.folder / "logs"
+    with closing(
+        LocalExecutor(workers=workers, threads=1, log_folder=logs, patience_seconds=PATIENCE_SECONDS)
+    ) as executor:
+        for done, point in enumerate(trainings.run(executor), start=1):
+            appender.append(point)
+            shown = f"{max(point.val_accuracy):.4f}" if point.val_accuracy else "-"
+            left = (time.monotonic() - start) / done * (len(trainings.todo) - done) / 3600
+            print(
+                f"point {point.point}: val_accuracy {shown}, {sum(point.seconds):.0f} s"
+                f"{f', failed: {point.failed}' if point.failed else ''}; about {left:.1f} h to go",
+                flush=True,
+            )
+
+
+@dataclass
+class Trainings:
+    """Trains points on an executor's workers; yields each as it ends. `folder` holds their checkpoints."""
+
+    recipe: Recipe
+    arrays: TrainingArrays
+    folder: Path
+    todo: Mapping[int, Mapping[str, Scalar]]
+    curves: dict[str, list[EpochEvent]] = field(default_factory=dict)
+
+    def run(self, executor: Executor) -> Iterator[Point]:
+        """Points in the order of their ends.
+
+        Raises: RuntimeError if a point's training fails by an error, or is lost ATTEMPTS times.
+        """
+        waiting = [(number, 1) for number in sorted(self.todo, reverse=True)]
+        while waiting or self.curves:
+            while waiting and executor.free:
+                executor.submit(self._attempt(*waiting.pop()))
+            for event in executor.events(1.0):
+                if isinstance(event, EpochDone):
+                    self.curves[event.key].append(event.epoch)
+                    executor.answer(event.key, Verdict.CONTINUE)
+                elif isinstance(event, Ended):
+                    point = self._end(event)
+                    if point is None:
+                        number, attempt = map(int, event.key.split("."))
+                        waiting.append((number, attempt + 1))
+                    else:
+                        yield point
+
+    def _attempt(self, number: int, attempt: int) -> Attempt:
+        key = f"{number}.{attempt}"
+        self.curves[key] = []
+        recipe = self.recipe.with_values(self.todo[number])
+        job = TrainingJob(
+            recipe=recipe,
+            arrays=self.arrays,
+            folder=self.folder / key,
+            epochs=recipe.training.epochs,
+        )
+        return Attempt(key=key, job=job)
+
+    def _end(self, event: Ended) -> Point | None:
+        """The point, or None if it has to be trained again."""
+        shutil.rmtree(self.folder / event.key, ignore_errors=True)
+        number, attempt = map(int, event.key.split("."))
+        epochs = self.curves.pop(event.key)
+        failure = event.outcome if isinstance(event.outcome, Failure) else None
+        if failure is not None and failure.cause != "nan":
+            print(f"point {number}, attempt {attempt}: {failure.cause}: {failure.message}", flush=True)
+            if failure.cause == "error" or attempt == ATTEMPTS:
+                raise RuntimeError(
+                    f"point {number} cannot be trained: {failure.message}\n{failure.traceback}"
+                )
+            return None
+        return Point(
+            point=number,
+            parameters=self.todo[number],
+            val_accuracy=_metric(epochs, "val_accuracy"),
+            val_loss=_metric(epochs, "val_loss"),
+            accuracy=_metric(epochs, "accuracy"),
+            seconds=tuple(round(epoch.seconds, 2) for epoch in epochs),
+            size=None if isinstance(event.outcome, Failure) else event.outcome.parameters,
+            failed=None if failure is None else failure.cause,
+        )
+
+
+def _metric(epochs: Iterable[EpochEvent], name: str) -> tuple[float, ...]:
+    return tuple(float(f"{epoch.metrics[name]:.6g}") for epoch in epochs)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("images", help="CIFAR-10 as Podium's --data takes it, for example a zip")
+    parser.add_argument("table", type=Path)
+    parser.add_argument("--points", type=int, default=200, help="Sobol points besides the baseline")
+    parser.add_argument("--workers", type=int, default=2, help="processes that train, of one thread each")
+    arguments = parser.parse_args()
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # one thread of the CPU for all points
+    sweep = read_sweep(SWEEP, SETTINGS, data=arguments.images)
+    try:
+        record(sweep, arguments.table, points=arguments.points, workers=arguments.workers)
+    except BlockingIOError:
+        sys.exit(f"another process records into {arguments.table}; it was left alone.")
+    except ValueError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
