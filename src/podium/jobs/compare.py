@@ -12,8 +12,8 @@ import pandas as pd
 
 from podium.answer import Answer
 from podium.errors import InvalidInput
-from podium.reporting import report
-from podium.reporting.ranking import account, terminal_table
+from podium.reporting import failures, pareto, report
+from podium.reporting.ranking import account, terminal_account, terminal_table
 from podium.reporting.sweep_record import SweepRecord
 from podium.session.evidence import runs_record, sweep_record
 from podium.stores import Stores, stores_here
@@ -40,11 +40,7 @@ def compare(names: Sequence[str], *, top: int, out: Path | None) -> Answer:
         "report": str(out) if out is not None else None,
         "compare_url": records[0].compare_url,
     }
-    metric = records[0].metric
-    shown: list[object] = [terminal_table(ranked, metric=metric, top=top)]
-    if len(ranked) > top:
-        shown.append(f"the first {top} of {len(ranked)}; --top shows more")
-    shown += [_cost(record) for record in records]
+    shown = _shown(records, ranked, top)
     shown.append(f"curves side by side (after `make ui`): {records[0].compare_url}")
     shown.append(
         f"report: {out}"
@@ -52,6 +48,19 @@ def compare(names: Sequence[str], *, top: int, out: Path | None) -> Answer:
         else "report: an artifact of the sweep's run; --report FILE.html writes it"
     )
     return Answer(values=values, shown=shown)
+
+
+def _shown(records: Sequence[SweepRecord], ranked: pd.DataFrame, top: int) -> list[object]:
+    """Fronts, the ranked trials, what failed, and what the sweeps cost."""
+    shown: list[object] = [part for record in records for part in pareto.shown(record)]
+    shown.append(terminal_table(ranked, metric=records[0].metric, top=top))
+    if len(ranked) > top:
+        shown.append(f"the first {top} of {len(ranked)}; --top shows more")
+    for record in records:
+        failed = failures.terminal_failures(record.trials, top=top)
+        if failed is not None:
+            shown += ["", *([f"{record.name}:"] if len(records) > 1 else []), failed]
+    return [*shown, "", terminal_account({record.name: record.trials for record in records}), ""]
 
 
 def _records(stores: Stores, names: Sequence[str]) -> list[SweepRecord]:
@@ -77,27 +86,30 @@ def _renamed(record: SweepRecord, number: int) -> SweepRecord:
 
 def _summary(record: SweepRecord, top: int) -> dict[str, Any]:
     spent = account(record.trials)
-    rows = report.ranked([record]).head(top).to_dict("records")
+    failed = record.trials[record.trials["state"] == "failed"]
     return {
         "sweep": record.name,
         "parent_run_id": record.parent_run_id,
         "metric": record.metric,
+        "objectives": [each.model_dump() for each in record.objectives] or None,
         "trials": spent.states,
+        "infeasible": spent.infeasible,
+        "failures": spent.causes,
         "epochs_trained": spent.epochs_trained,
         "epochs_saved": spent.epochs_saved,
         "hours_spent": spent.hours_spent,
         "hours_saved": spent.hours_saved,
-        "ranking": [{key: None if pd.isna(value) else value for key, value in row.items()} for row in rows],
+        "pareto": pareto.values(record),
+        "ranking": _rows(report.ranked([record]).head(top)),
+        "failed": _rows(failed[["trial", "run_id", "cause", "message"]]),
     }
 
 
-def _cost(record: SweepRecord) -> str:
-    spent = account(record.trials)
-    saved = "unknown" if spent.hours_saved is None else f"{spent.hours_saved:.2f} h"
-    return (
-        f"{record.name}: {len(record.trials)} trials, {spent.epochs_trained} epochs in {spent.hours_spent:.2f} h; "
-        f"pruning saved {spent.epochs_saved} epochs ({saved})"
-    )
+def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return [
+        {str(key): None if pd.isna(value) else value for key, value in row.items()}
+        for row in frame.to_dict("records")
+    ]
 
 
 def _write(path: Path, page: str) -> None:

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from matplotlib.figure import Figure
 
-from podium.reporting import ranking, style, sweep_plots
+from podium.reporting import failures, pareto, pictures, ranking, style, sweep_plots
+from podium.reporting.pictures import Picture
 from podium.reporting.sweep_record import SweepRecord
 
 ROWS_SHOWN = 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class Picture:
-    """A figure as the page holds it; `uri` is None where there is nothing to draw, and `caption` says why."""
-
-    title: str
-    caption: str
-    uri: str | None = None
 
 
 def ranked(sweeps: Sequence[SweepRecord]) -> pd.DataFrame:
@@ -70,8 +60,10 @@ def _section(sweep: SweepRecord, top: int) -> dict[str, Any]:
         "notes": _notes(ranking.account(sweep.trials)),
         "table": _table(table, sweep.metric),
         "findings": _findings(table, top),
-        "pictures": _pictures(sweep, table, top),
-        "failures": _failures(sweep.trials),
+        "front": _front(sweep) if pareto.has_front(sweep) else None,
+        "pictures": pictures.pictures(sweep, table, top),
+        "causes": failures.by_cause(sweep.trials),
+        "failures": [(each, failures.listed(each.trials)) for each in failures.alike(sweep.trials)],
     }
 
 
@@ -83,8 +75,9 @@ def _tiles(sweep: SweepRecord, table: pd.DataFrame) -> list[tuple[str, str, str]
     """Name, number, and what it is, of the figures that a reader looks for first."""
     spent = ranking.account(sweep.trials)
     best = table[table["rank"] == 1]
-    states = sorted(spent.states, key=lambda state: ranking.STATE_ORDER.get(state, len(spent.states) + 3))
-    words = ", ".join(f"{spent.states[state]} {state}" for state in states)
+    states = {str(state): int(count) for state, count in table["state"].value_counts().items()}
+    order = sorted(states, key=lambda state: ranking.STATE_ORDER.get(state, len(states) + 3))
+    words = ", ".join(f"{states[state]} {state}" for state in order)
     best_words = f"trial {best['trial'].iloc[0]}" if len(best) else "no trial is complete"
     best_value = ranking.value_cell(best["value"].iloc[0] if len(best) else None)
     hours_saved = ranking.MISSING if spent.hours_saved is None else f"{spent.hours_saved:.2f}"
@@ -106,8 +99,30 @@ def _notes(spent: ranking.Account) -> list[str]:
     return notes
 
 
+def _front(sweep: SweepRecord) -> dict[str, Any]:
+    """The Pareto front: its table, what it is of, and its picture."""
+    found = pareto.front(sweep)
+    parameters = ranking.parameters_of(found)
+    names = style.short_names(parameters)
+    return {
+        "heading": pareto.heading(sweep),
+        "summary": pareto.summary(sweep),
+        "headings": ["trial", *(each.metric for each in sweep.objectives), "epochs", "time"],
+        "parameters": [(key, names[key]) for key in parameters],
+        "rows": [
+            {
+                "cells": pareto.cells(sweep, row, parameters),
+                "run_id": ranking.cell(row["run_id"], absent=ranking.MISSING),
+            }
+            for row in found.to_dict("records")
+        ],
+        "picture": pictures.pareto_picture(sweep),
+    }
+
+
 def _table(table: pd.DataFrame, metric: str) -> dict[str, Any]:
-    parameters = ranking.parameters_of(table)
+    parameters, others = ranking.parameters_of(table), ranking.further_objectives(table, metric)
+    on_front, failed = "front" in table.columns, bool(table["cause"].notna().any())
     names = style.short_names(parameters)
     several = "sweep" in table.columns
     has_finding = "finding" in table.columns
@@ -118,10 +133,13 @@ def _table(table: pd.DataFrame, metric: str) -> dict[str, Any]:
             "diagnosis": ranking.cell(row["diagnosis"]),
             "run_id": ranking.cell(row["run_id"], absent=ranking.MISSING),
             "sweep": row["sweep"] if several else None,
+            "cause": ranking.cell(row["cause"], absent=""),
             "cells": [
                 ranking.cell(row["rank"], absent=""),
+                *([ranking.front_cell(row["front"])] if on_front else []),
                 ranking.cell(row["trial"]),
                 ranking.value_cell(row["value"]),
+                *(ranking.objective_cell(name, row[ranking.OBJECTIVE + name]) for name in others),
                 ranking.epochs_cell(row["epochs"], row["epochs_planned"]),
                 ranking.duration(row["seconds"]),
             ],
@@ -131,7 +149,8 @@ def _table(table: pd.DataFrame, metric: str) -> dict[str, Any]:
     ]
     return {
         "several": several,
-        "headings": ["rank", "trial", metric, "epochs", "time"],
+        "failed": failed,
+        "headings": ["rank", *(["front"] if on_front else []), "trial", metric, *others, "epochs", "time"],
         "parameters": [(key, names[key]) for key in parameters],
         "first": rows[:ROWS_SHOWN],
         "rest": rows[ROWS_SHOWN:],
@@ -148,113 +167,6 @@ def _findings(table: pd.DataFrame, top: int) -> list[dict[str, str]]:
     ]
 
 
-def _failures(trials: pd.DataFrame) -> list[dict[str, str]]:
-    """Failed trials, those of the same cause and message together."""
-    failed = trials[trials["state"] == "failed"].copy()
-    failed["cause"] = failed["cause"].fillna("reason missing")
-    failed["message"] = failed["message"].fillna("").map(lambda text: str(text).strip())
-    groups = failed.groupby(["cause", "message"], sort=False)["trial"]
-    return [
-        {
-            "cause": str(cause),
-            "message": str(message) or "message missing",
-            "trials": ", ".join(str(number) for number in sorted(numbers)[:12])
-            + (f" and {len(numbers) - 12} more" if len(numbers) > 12 else ""),
-            "count": str(len(numbers)),
-        }
-        for (cause, message), numbers in groups
-    ]
-
-
-def _pictures(sweep: SweepRecord, table: pd.DataFrame, top: int) -> list[Picture]:
-    valued = sweep.trials[sweep.trials["value"].notna() & (sweep.trials["state"] != "failed")]
-    parameters = _shown_parameters(sweep, valued)
-    nothing = None if len(valued) else "No trial has a value, so there is nothing to draw."
-    no_parameters = nothing or (None if parameters else "No parameter varies, so there is nothing to draw.")
-    no_curves = None if len(sweep.histories) else "No epoch is on record, so there is nothing to draw."
-    unimportant = None if sweep.importances is not None and len(sweep.importances) else ""
-    return [
-        _picture(
-            "Learning curves",
-            f"The best {top} completed runs in colour, all others grey.",
-            no_curves,
-            lambda: sweep_plots.learning_curves(sweep.histories, table, metric=sweep.metric, top=top),
-        ),
-        _picture(
-            "Optimisation history",
-            "Each trial's best epoch; a pruned trial shows the best that it reached.",
-            nothing,
-            lambda: sweep_plots.optimisation_history(sweep.trials, metric=sweep.metric, goal=sweep.goal),
-        ),
-        _picture(
-            "Parallel coordinates",
-            f"One line a trial, the better the darker{_only_best(valued)}. "
-            + _left_out(parameters, valued, sweep_plots.MOST_AXES),
-            no_parameters,
-            lambda: sweep_plots.parallel_coordinates(
-                valued,
-                parameters[: sweep_plots.MOST_AXES],
-                metric=sweep.metric,
-                goal=sweep.goal,
-                log=sweep.log_parameters,
-            ),
-        ),
-        _picture(
-            "Slices",
-            "Each parameter against the objective; circles are complete, triangles pruned. "
-            "Marks of one place are moved apart a little. "
-            + _left_out(parameters, valued, sweep_plots.MOST_SLICES),
-            no_parameters,
-            lambda: sweep_plots.slices(
-                valued, parameters[: sweep_plots.MOST_SLICES], metric=sweep.metric, log=sweep.log_parameters
-            ),
-        ),
-        _picture(
-            "Parameter importance",
-            f"By {sweep.importance_evaluator}." if unimportant is None else "",
-            None if unimportant is None else f"Missing: {sweep.importance_evaluator}",
-            lambda: sweep_plots.importance(_importances(sweep), evaluator=sweep.importance_evaluator),
-        ),
-    ]
-
-
-def _picture(title: str, caption: str, nothing: str | None, draw: Callable[[], Figure]) -> Picture:
-    if nothing is not None:
-        return Picture(title=title, caption=nothing)
-    return Picture(title=title, caption=caption.strip(), uri=style.to_data_uri(style.to_png(draw())))
-
-
-def _importances(sweep: SweepRecord) -> pd.DataFrame:
-    assert sweep.importances is not None
-    return sweep.importances.nlargest(15, "importance")
-
-
-def _shown_parameters(sweep: SweepRecord, valued: pd.DataFrame) -> list[str]:
-    """Parameters that vary, the most important first where importances are known."""
-    varying = [
-        key for key in ranking.parameters_of(valued) if valued[f"params.{key}"].nunique(dropna=False) > 1
-    ]
-    if sweep.importances is None:
-        return varying
-    known: dict[Any, float] = sweep.importances.set_index("parameter")["importance"].to_dict()
-    return sorted(varying, key=lambda key: -known.get(key, 0.0))
-
-
-def _only_best(valued: pd.DataFrame) -> str:
-    most = sweep_plots.MOST_LINES
-    return f"; the best {most} in colour, all others grey" if len(valued) > most else ""
-
-
-def _left_out(parameters: Sequence[str], valued: pd.DataFrame, most: int) -> str:
-    constant = [key for key in ranking.parameters_of(valued) if key not in parameters]
-    words = []
-    if len(parameters) > most:
-        words.append(f"{len(parameters) - most} less important parameters are left out.")
-    if constant:
-        words.append(f"Not shown because they never varied: {', '.join(constant)}.")
-    return " ".join(words)
-
-
 def _side_by_side(sweeps: Sequence[SweepRecord]) -> dict[str, Any]:
     comparable = len({(sweep.metric, sweep.goal) for sweep in sweeps}) == 1
     table = ranked(sweeps)
@@ -262,19 +174,22 @@ def _side_by_side(sweeps: Sequence[SweepRecord]) -> dict[str, Any]:
         title="Best so far", caption="The sweeps differ in objective, so no picture joins them."
     )
     if comparable:
-        frames = {sweep.name: sweep.trials for sweep in sweeps}
+        frames = {
+            sweep.name: sweep.trials.assign(state=ranking.shown_states(sweep.trials)) for sweep in sweeps
+        }
         first = sweeps[0]
-        picture = _picture(
+        picture = pictures.picture(
             "Best so far",
             "The best completed trial by hours of training, in the order of trials.",
             None,
             lambda: sweep_plots.best_so_far(frames, metric=first.metric, goal=first.goal),
         )
+    counts = [failures.by_cause(sweep.trials) for sweep in sweeps]
+    tiles = [_tiles(sweep, ranking.ranked_table(sweep.trials, goal=sweep.goal)) for sweep in sweeps]
     return {
         "comparable": comparable,
         "picture": picture,
-        "tiles": [
-            (sweep, _tiles(sweep, ranking.ranked_table(sweep.trials, goal=sweep.goal))) for sweep in sweeps
-        ],
+        "tiles": list(zip(sweeps, tiles, counts, strict=True)),
+        "causes": list(dict.fromkeys(cause for each in counts for cause in each)),
         "table": _table(table, sweeps[0].metric if comparable else "value"),
     }

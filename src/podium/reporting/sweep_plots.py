@@ -23,6 +23,7 @@ from podium.result import Goal
 
 STATE_MARKS: dict[str, dict[str, Any]] = {  # colour and shape both tell the state
     "complete": {"color": style.BLUE, "marker": "o"},
+    "infeasible": {"facecolors": "none", "edgecolors": style.VERMILION, "marker": "D"},
     "pruned": {"color": style.ORANGE, "marker": "v"},
     "running": {"color": style.GREEN, "marker": "s"},
     "failed": {"color": style.VERMILION, "marker": "x"},

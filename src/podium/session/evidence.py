@@ -9,11 +9,12 @@ from typing import Any
 import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
-from podium.engines.importance import importances
 from podium.errors import InvalidInput
-from podium.reporting.sweep_record import HISTORY_COLUMNS, SweepRecord
+from podium.reporting import ranking
+from podium.reporting.sweep_record import HISTORY_COLUMNS, TRIAL_COLUMNS, SweepRecord
 from podium.result import Goal
 from podium.search_space import CategoricalParameter, Parameter, Space, is_active, ordered
+from podium.session.study_evidence import StudyEvidence, study_evidence
 from podium.stores import Stores
 from podium.tracking import query
 from podium.yaml_file import parse_value
@@ -30,33 +31,34 @@ def sweep_record(stores: Stores, parent_id: str) -> SweepRecord:
     children = query.children(stores, parent_id)
     children = children[children["tags.podium.kind"] == "trial"] if len(children) else children
     study = str(parent.get("tags.podium.study") or "")
-    found, evaluator = importances(stores.study_url, study)
+    evidence = study_evidence(stores, study)
+    trials = trials_frame(children, metric, space, evidence)
     name = str(parent.get("tags.podium.sweep") or parent_id)
     return SweepRecord(
         name=name,
         question=_text(parent.get("tags.mlflow.note.content")),
         metric=metric,
         goal=goal,
-        trials=trials_frame(children, metric, space),
+        trials=trials,
         histories=query.histories(stores, [str(run_id) for run_id in children["run_id"]])[
             list(HISTORY_COLUMNS)
         ],
-        importances=pd.DataFrame({"parameter": list(found), "importance": list(found.values())})
-        if found
-        else None,
-        importance_evaluator=evaluator,
+        importances=_importances(evidence),
+        importance_evaluator=evidence.importance_evaluator,
         commands=_commands(parent, name),
-        compare_url=query.compare_url(stores, parent_id, query.leaders(stores, parent_id, LEADERS)),
+        compare_url=query.compare_url(stores, parent_id, _leaders(trials, goal)),
         parent_run_id=parent_id,
         log_parameters=frozenset(key for key, value in space.items() if getattr(value, "scale", "") == "log"),
-        facts=_facts(parent, study),
+        facts=_facts(parent, study, evidence),
+        objectives=evidence.objectives,
+        limits=evidence.limits,
     )
 
 
 def runs_record(stores: Stores, run_ids: Sequence[str]) -> SweepRecord:
     """Some runs side by side, wherever they come from; the parameters are those in which they differ."""
     runs = query.run_frame(stores, run_ids)
-    trials = trials_frame(runs, "val_accuracy", {})
+    trials = trials_frame(runs, "val_accuracy", {}, StudyEvidence())
     trials["trial"] = range(len(trials))
     for column in map(str, runs.columns):
         if column.startswith("params.") and runs[column].nunique(dropna=False) > 1:
@@ -75,8 +77,10 @@ def runs_record(stores: Stores, run_ids: Sequence[str]) -> SweepRecord:
     )
 
 
-def trials_frame(children: pd.DataFrame, metric: str, space: Mapping[str, Parameter]) -> pd.DataFrame:
-    """MLflow's child runs as the report's trials frame (see SweepRecord)."""
+def trials_frame(
+    children: pd.DataFrame, metric: str, space: Mapping[str, Parameter], evidence: StudyEvidence
+) -> pd.DataFrame:
+    """MLflow's child runs, and what the study alone knows of them, as the report's trials frame (see SweepRecord)."""
     rows = []
     for child in _records(children):
         row = {
@@ -92,25 +96,39 @@ def trials_frame(children: pd.DataFrame, metric: str, space: Mapping[str, Parame
             "diagnosis": _text(child.get("tags.podium.diagnosis")),
             "finding": _text(child.get("tags.podium.finding")),
             "remedy": _text(child.get("tags.podium.remedy")),
+            **_judged(child["trial"], evidence),
         }
         values = _active_values(child, space)
         rows.append({**row, **{f"params.{key}": values.get(key) for key in space}})
-    columns = [
-        "trial",
-        "run_id",
-        "state",
-        "value",
-        "seconds",
-        "epochs",
-        "epochs_planned",
-        "cause",
-        "message",
-        "diagnosis",
-    ]
+    columns = [*TRIAL_COLUMNS, *_judged(-1, evidence)]
     frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
     numbers = ["value", "seconds", "epochs", "epochs_planned"]
     frame[numbers] = frame[numbers].astype(float)
     return frame
+
+
+def _judged(trial: int, evidence: StudyEvidence) -> dict[str, object]:
+    """What a limit and several objectives say of a trial."""
+    judged: dict[str, object] = {"feasible": evidence.is_feasible(trial)}
+    if len(evidence.objectives) > 1:
+        judged["front"] = trial in evidence.front
+        for objective in evidence.objectives:
+            judged[f"objective.{objective.metric}"] = _number(evidence.measure(trial, objective.metric))
+    return judged
+
+
+def _importances(evidence: StudyEvidence) -> pd.DataFrame | None:
+    found = evidence.importances
+    if not found:
+        return None
+    return pd.DataFrame({"parameter": list(found), "importance": list(found.values())})
+
+
+def _leaders(trials: pd.DataFrame, goal: Goal) -> list[str]:
+    """Run ids of the best: of the Pareto front where there is one, else by rank."""
+    ranked = ranking.ranked_table(trials, goal=goal)
+    ranked = ranked[ranked["front"] if "front" in ranked else ranked["rank"].notna()]
+    return [str(run_id) for run_id in ranked["run_id"].head(LEADERS)]
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -157,13 +175,14 @@ def _commands(parent: Mapping[str, Any], name: str) -> Sequence[str]:
     ]
 
 
-def _facts(parent: Mapping[str, Any], study: str) -> list[tuple[str, str]]:
+def _facts(parent: Mapping[str, Any], study: str, evidence: StudyEvidence) -> list[tuple[str, str]]:
     wanted = {
         "study": study,
         "data": _text(parent.get("tags.podium.data")),
         "training data digest": _text(parent.get("tags.podium.train_digest")),
         "git commit": _text(parent.get("tags.podium.git_commit")),
         "ended because": _text(parent.get("tags.podium.ended_because")),
+        "further objectives and limits": f"not known, {evidence.missing}" if evidence.missing else None,
     }
     return [(name, value) for name, value in wanted.items() if value]
 
