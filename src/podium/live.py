@@ -33,6 +33,15 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def one_at_a_time(lock: Path) -> Iterator[None]:
+    """Wait until no other process is in a part that this file guards. Only for parts of seconds."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
 def holder(folder: Path) -> int | None:
     """The process that holds the sweep's lock, None if nobody does (or nobody has said yet who it is)."""
     try:

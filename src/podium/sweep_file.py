@@ -4,141 +4,51 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, Discriminator, Field, Tag, model_validator
+from pydantic import BaseModel
 
 from podium.errors import Fault, InvalidInput
-from podium.recipe import Recipe, Seed, Settings, has_key, read_recipe, unknown_key
-from podium.search_space import Parameter, Space, bounds, condition_faults
-from podium.yaml_file import ONE, SEVERAL, Document, parse_value, read_document, validated
-
-Metric = Literal["val_accuracy", "val_loss", "parameters", "seconds"]
-METRIC_GOALS = {
-    "val_accuracy": "maximize",
-    "val_loss": "minimize",
-    "parameters": "minimize",
-    "seconds": "minimize",
-}
-EPOCH_METRICS = ("val_accuracy", "val_loss")
-
-
-class OptunaSettings(Settings):
-    """Optuna's study: a sampler proposes, a pruner stops. Options are those of the library's classes.
-
-    `gp` and `cmaes` need extras of the same name. `patient` wraps another pruner, named in pruner_options.
-    """
-
-    name: Literal["optuna"] = "optuna"
-    sampler: Literal["tpe", "gp", "cmaes", "nsga2", "qmc", "random", "grid"] = "tpe"
-    pruner: Literal["median", "percentile", "hyperband", "successive_halving", "patient", "none"] = (
-        "hyperband"
-    )
-    sampler_options: dict[str, Any] = {}
-    pruner_options: dict[str, Any] = {}
-    seed: Seed = 0
-
-
-class KerasTunerSettings(Settings):
-    """A KerasTuner Oracle. Options are those of the library's class.
-
-    `hyperband` goes on with new brackets until the budget ends, unless its options set hyperband_iterations.
-    """
-
-    name: Literal["keras_tuner"]
-    oracle: Literal["random", "bayesian", "hyperband", "grid"] = "hyperband"
-    oracle_options: dict[str, Any] = {}
-    seed: Seed = 0
-
-    @model_validator(mode="before")
-    @classmethod
-    def _has_no_pruner(cls, content: Any) -> Any:
-        if isinstance(content, dict) and content.keys() & {"pruner", "pruner_options"}:
-            raise ValueError(
-                "KerasTuner has no pruners: take engine.name 'optuna', or engine.oracle 'hyperband' without one"
-            )
-        return content
-
-
-EngineSettings = Annotated[OptunaSettings | KerasTunerSettings, Field(discriminator="name")]
-
-
-class ObjectiveSettings(Settings):
-    """What is optimised.
-
-    `val_accuracy`, `val_loss`: of every epoch; a trial's value is the best over its epochs. `parameters`
-    (the model's size) and `seconds` (of the training) stand beside one of those.
-    """
-
-    metric: Metric = "val_accuracy"
-    goal: Literal["maximize", "minimize"] = "maximize"
-
-
-def _one_or_several(value: object) -> str:
-    return SEVERAL if isinstance(value, list | tuple) else ONE
-
-
-Objectives = Annotated[
-    Annotated[ObjectiveSettings, Tag(ONE)]
-    | Annotated[list[ObjectiveSettings], Field(min_length=2, max_length=4), Tag(SEVERAL)],
-    Discriminator(_one_or_several),
-]
-
-
-class LimitSettings(Settings):
-    """What a feasible trial keeps within."""
-
-    at_most: Annotated[int, Field(ge=1)]
-
-
-class ConstraintSettings(Settings):
-    """What makes a trial infeasible; `parameters` is the model's size."""
-
-    parameters: LimitSettings | None = None
-
-
-class BudgetSettings(Settings):
-    """Limits of the whole sweep, over all workers and restarts. At least one must be set."""
-
-    trials: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    hours: Annotated[float, Field(gt=0.0)] | None = None
-
-
-class ConfirmSettings(Settings):
-    """How many leaders `podium confirm` trains again, on how many fresh seeds."""
-
-    top: Annotated[int, Field(ge=1, le=100)] = 3
-    seeds: Annotated[int, Field(ge=2, le=100)] = 5
-
-
-class SweepFile(Settings):
-    """A sweep as written."""
-
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
-    question: str = ""
-    recipe: str
-    engine: EngineSettings = OptunaSettings()
-    objective: Objectives = ObjectiveSettings()
-    constraints: ConstraintSettings = ConstraintSettings()
-    budget: BudgetSettings
-    space: Annotated[Space, Field(min_length=1)]
-    confirm: ConfirmSettings = ConfirmSettings()
-    workers: Annotated[int, Field(ge=1, le=4096)] | None = None
-    executor: Literal["local"] = "local"
-    code: str | None = None
-
-    @property
-    def objectives(self) -> tuple[ObjectiveSettings, ...]:
-        """All objectives, in the file's order."""
-        return (self.objective,) if isinstance(self.objective, ObjectiveSettings) else tuple(self.objective)
-
-    @property
-    def epoch_objective(self) -> ObjectiveSettings:
-        """The objective that every epoch has a value of: it picks the best epoch, and pruners see it."""
-        return next(objective for objective in self.objectives if objective.metric in EPOCH_METRICS)
+from podium.recipe import Recipe, has_key, read_recipe, unknown_key
+from podium.sweep_checks import meaning_faults
+from podium.sweep_settings import (
+    EPOCH_METRICS as EPOCH_METRICS,
+)
+from podium.sweep_settings import (
+    SETTINGS as SETTINGS,
+)
+from podium.sweep_settings import (
+    ConstraintSettings as ConstraintSettings,
+)
+from podium.sweep_settings import (
+    EngineSettings as EngineSettings,
+)
+from podium.sweep_settings import (
+    KerasTunerSettings as KerasTunerSettings,
+)
+from podium.sweep_settings import (
+    LimitSettings as LimitSettings,
+)
+from podium.sweep_settings import (
+    ListedSettings as ListedSettings,
+)
+from podium.sweep_settings import (
+    Objectives as Objectives,
+)
+from podium.sweep_settings import (
+    ObjectiveSettings as ObjectiveSettings,
+)
+from podium.sweep_settings import (
+    OptunaSettings as OptunaSettings,
+)
+from podium.sweep_settings import (
+    SweepFile as SweepFile,
+)
+from podium.yaml_file import Document, parse_value, read_document, validated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,12 +62,12 @@ class Sweep:
 
     def document(self) -> dict[str, Any]:
         """Everything that decides the outcome, as plain JSON: what the identity hashes."""
-        content = self.file.model_dump(exclude={"budget", "workers", "executor", "recipe", "code", "confirm"})
+        content = self.file.model_dump(exclude={"recipe", "code", *SETTINGS})
         recipe = self.recipe.model_dump(exclude={"code"})
         return {"sweep": content, "recipe": recipe}
 
     def identity(self, *, train_digest: str, code_digest: str | None) -> str:
-        """SHA-256 over the resolved file (less budget, workers, executor), the data and the user's code."""
+        """SHA-256 over the resolved file (less SETTINGS), the data and the user's code."""
         content = {**self.document(), "train_digest": train_digest, "code_digest": code_digest}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -188,7 +98,7 @@ def read_sweep(path: Path, assignments: Sequence[str] = (), *, data: str | None 
     if file is not None:
         sweep_faults += [
             document.fault(fault.key or "", fault.message, got=fault.got, allowed=fault.allowed)
-            for fault in _meaning_faults(file, recipe)
+            for fault in meaning_faults(file, recipe)
         ]
     code, code_faults = _code_root(file, recipe, path, document)
     sweep_faults += code_faults
@@ -271,15 +181,23 @@ def _assign_all(content: dict[str, Any], values: Mapping[str, Any]) -> None:
         elif section == "space":  # keys of the space hold dots themselves
             name, _, attribute = rest.rpartition(".")
             if isinstance(value, dict):
-                content.setdefault("space", {})[rest] = value
+                _inside(content, "space")[rest] = value
             else:
-                content.setdefault("space", {}).setdefault(name, {})[attribute] = value
+                _inside(_inside(content, "space"), name)[attribute] = value
         else:
-            here = content.setdefault(section, {})
+            here = _inside(content, section)
             *path, last = rest.split(".")
             for step in path:
-                here = here.setdefault(step, {})
+                here = _inside(here, step)
             here[last] = value
+
+
+def _inside(content: dict[str, Any], key: str) -> dict[str, Any]:
+    """The mapping at a key, made where there is none: whether one belongs there is for validation to say."""
+    inner = content.get(key)
+    if not isinstance(inner, dict):
+        inner = content[key] = {}
+    return inner
 
 
 def _read_recipe_part(
@@ -289,7 +207,7 @@ def _read_recipe_part(
     if not isinstance(name, str):
         return None, []  # the sweep file's own fault says so
     recipe_path = path.parent / name
-    if not recipe_path.is_file():
+    if not os.path.isfile(recipe_path):
         return None, [document.fault("recipe", f"no file {recipe_path}", got=name)]
     known = Recipe()
     faults = [
@@ -305,81 +223,14 @@ def _read_recipe_part(
         return None, list(error.faults) or [document.fault("recipe", error.message, got=name)]
 
 
-def _meaning_faults(file: SweepFile, recipe: Recipe | None) -> list[Fault]:
-    faults = condition_faults(file.space)
-    if file.budget.trials is None and file.budget.hours is None:
-        faults.append(Fault(message="sets neither trials nor hours", key="budget"))
-    faults += _objective_faults(file)
-    if recipe is not None:
-        for key, parameter in file.space.items():
-            faults += _value_faults(key, parameter, recipe)
-    return faults
-
-
-def _objective_faults(file: SweepFile) -> list[Fault]:
-    several = len(file.objectives) > 1
-    faults = []
-    for index, objective in enumerate(file.objectives):
-        place = f"objective.{index}" if several else "objective"
-        goal = METRIC_GOALS[objective.metric]
-        if objective.goal != goal:
-            faults.append(
-                Fault(
-                    message=f"{objective.metric} is to {goal}",
-                    key=f"{place}.goal",
-                    got=objective.goal,
-                    allowed=goal,
-                )
-            )
-        if objective.metric in [other.metric for other in file.objectives[:index]]:
-            faults.append(
-                Fault(message="is an objective already", key=f"{place}.metric", got=objective.metric)
-            )
-    if all(objective.metric not in EPOCH_METRICS for objective in file.objectives):
-        got = ", ".join(objective.metric for objective in file.objectives)
-        faults.append(
-            Fault(
-                message="needs a metric of the training",
-                key="objective",
-                got=got,
-                allowed=", ".join(EPOCH_METRICS),
-            )
-        )
-    return faults
-
-
-def _value_faults(key: str, parameter: Parameter, recipe: Recipe) -> list[Fault]:
-    if not has_key(recipe, key):
-        fault = unknown_key(key, recipe)
-        return [Fault(message=fault.message, key=f"space.{key}", got=key, allowed=fault.allowed)]
-    if key.startswith("data.") or key in ("code", "training.seed"):
-        return [
-            Fault(
-                message="cannot be searched over: trials would not be comparable", key=f"space.{key}", got=key
-            )
-        ]
-    faults = []
-    for value in bounds(parameter):
-        try:
-            recipe.with_values({key: value})
-        except InvalidInput as error:
-            message = error.faults[0].message if error.faults else error.message
-            faults.append(
-                Fault(
-                    message=f"the recipe does not accept {value!r}: {message}", key=f"space.{key}", got=value
-                )
-            )
-    return faults
-
-
 def _code_root(
     file: SweepFile | None, recipe: Recipe | None, path: Path, document: Document
 ) -> tuple[Path | None, list[Fault]]:
     if file is not None and file.code is not None:
-        root = (path.parent / file.code).resolve()
-        if not root.is_dir():
+        root = path.parent / file.code
+        if not os.path.isdir(root):
             return None, [document.fault("code", f"no folder {root}", got=file.code)]
-        return root, []
+        return root.resolve(), []
     return (Path(recipe.code) if recipe is not None and recipe.code else None), []
 
 

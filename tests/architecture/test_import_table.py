@@ -19,7 +19,9 @@ LAYER_1 = {
     "result",
     "search_space",
     "stores",
+    "sweep_checks",
     "sweep_file",
+    "sweep_settings",
     "yaml_file",
 }
 LAYER_2 = {"datasets", "engines", "executors", "training", "tracking", "selection", "reporting"}

@@ -148,6 +148,8 @@ class World:
         *,
         trials: int | None = 6,
         hours: float | None = None,
+        epochs: int | None = None,
+        no_improvement: int | None = None,
         watch: Callable[[Coordinator, Watcher], None] = lambda coordinator, watcher: None,
         engine: Engine | None = None,
         flush: bool = True,
@@ -168,7 +170,7 @@ class World:
                 executor=executor,
                 recorder=recorder,
                 plan=plan,
-                budget=Budget(trials=trials, hours=hours),
+                budget=Budget(trials=trials, hours=hours, epochs=epochs, no_improvement=no_improvement),
                 observer=watcher,
             )
             watch(coordinator, watcher)

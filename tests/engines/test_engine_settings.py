@@ -100,11 +100,6 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         {"space": EPOCHS},
         "engine.pruner: hyperband allots the recipe's epochs itself",
     ),
-    "a grid over a range": (
-        {**OPTUNA, "sampler": "grid"},
-        {"space": {"model.dropout": SPACE["model.dropout"]}},
-        "space.model.dropout: a grid needs a step here, or choices",
-    ),
     "a grid without end": (
         {**OPTUNA, "sampler": "grid"},
         {

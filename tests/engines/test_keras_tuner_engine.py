@@ -10,7 +10,11 @@ import pytest
 from toy_sweeps import EPOCHS, FINITE_SPACE, outcome_of, play, toy_engine, toy_sweep
 
 from podium.engines.base import Done, Engine, Outcome, Proposal, Wait
+from podium.engines.grid_points import grid_size
 from podium.engines.keras_tuner_oracles import load_library
+from podium.engines.least_epochs import scheduled_epochs
+from podium.search_space import project
+from podium.sweep_file import KerasTunerSettings
 
 pytestmark = pytest.mark.slow
 
@@ -152,3 +156,27 @@ def test_an_oracle_writes_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(folder)
     play(toy_engine(sweep), 6)
     assert list(folder.iterdir()) == []
+
+
+def test_a_grid_has_as_many_points_as_are_counted_before(tmp_path: Path) -> None:
+    space = {
+        "model.filters": {"type": "int", "low": 8, "high": 20, "scale": "log"},
+        "augmentation.flip": {"type": "categorical", "choices": [True, False]},
+        "model.dropout": {"type": "float", "low": 0.0, "high": 0.5, "when": {"model.filters": [9, 13]}},
+    }
+    recipe = {"model": {"filters": 8}, "augmentation": {"flip": True}}  # the grid's own first point
+    sweep = toy_sweep(tmp_path, {"name": "keras_tuner", "oracle": "grid"}, space=space, recipe=recipe)
+    proposed = len(play(toy_engine(sweep), 200).proposals)
+    assert 20 < proposed < 200
+    assert grid_size(sweep.file.engine, sweep.file.space) == proposed
+
+
+def test_hyperbands_epochs_are_known_before(tmp_path: Path) -> None:
+    sweep = toy_sweep(tmp_path, {**HYPERBAND, "oracle_options": {}})
+    assert isinstance(sweep.file.engine, KerasTunerSettings)
+    baseline = project(sweep.file.space, sweep.recipe.flat())
+    planned = scheduled_epochs(
+        sweep.file.engine, sweep.file.space, baseline=baseline, trials=24, epochs=EPOCHS, limit=EPOCHS
+    )
+    assert planned == sum(play(toy_engine(sweep), 24).epochs.values())
+    assert planned < 24 * EPOCHS

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from toy_sweeps import EPOCHS, FINITE_SPACE, SPACE, Played, play, toy_engine, toy_sweep
 
-from podium.engines.base import Engine, Outcome, Proposal
+from podium.engines.base import Done, Engine, Outcome, Proposal
 from podium.engines.make import option_faults
 from podium.engines.study import PROPOSAL
 
@@ -287,3 +287,41 @@ def test_the_baseline_is_never_pruned_and_others_are(pruner: str, tmp_path: Path
     }
     assert 0 not in stopped
     assert stopped
+
+
+def test_a_grid_takes_five_values_of_a_range_even_on_its_scale(tmp_path: Path) -> None:
+    space = {
+        "optimizer.learning_rate": {"type": "float", "low": 1e-4, "high": 1.0, "scale": "log"},
+        "model.dropout": {"type": "float", "low": 0.1, "high": 0.5},
+    }
+    sweep = toy_sweep(tmp_path, {"name": "optuna", "sampler": "grid", "pruner": "none"}, space=space)
+    assert option_faults(sweep.file) == []
+    played = play(toy_engine(sweep), 100)
+    assert isinstance(played.ended, Done)
+    assert len(played.proposals) == 1 + 25
+    rates = sorted({proposal.parameters["optimizer.learning_rate"] for proposal in played.proposals[1:]})
+    dropouts = sorted({proposal.parameters["model.dropout"] for proposal in played.proposals[1:]})
+    assert rates == pytest.approx([1e-4, 1e-3, 1e-2, 1e-1, 1.0])
+    assert dropouts == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
+
+
+def test_tpe_goes_on_after_the_budget_stopped_trials_of_several_objectives(tmp_path: Path) -> None:
+    objectives = [
+        {"metric": "val_accuracy", "goal": "maximize"},
+        {"metric": "parameters", "goal": "minimize"},
+    ]
+    settings = {"name": "optuna", "sampler": "tpe", "pruner": "none"}
+    engine = toy_engine(toy_sweep(tmp_path, settings, objective=objectives))
+    for number in range(14):
+        proposal = engine.ask()
+        assert isinstance(proposal, Proposal)
+        engine.report(number, 1, 0.5)
+        if number in (3, 4):
+            stopped = Outcome(state="pruned", value=0.5, message="stopped by the budget's hours")
+            engine.tell(number, stopped)
+        else:
+            engine.tell(
+                number,
+                Outcome(state="complete", value=0.5 + number / 100, measures={"parameters": 10.0 + number}),
+            )
+    assert [trial.state for trial in engine.trials()[3:5]] == ["pruned", "pruned"]

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
+import optuna
 import pytest
+from toy_sweeps import play, toy_engine, toy_sweep
 
 from podium.engines.base import Done, Outcome, Proposal
 from podium.engines.listed import ListedEngine
@@ -83,3 +87,49 @@ def test_a_list_without_a_store_lives_in_memory() -> None:
     engine.tell(0, Outcome(state="complete", value=0.25))
     assert [trial.value for trial in engine.trials()] == [0.25]
     assert isinstance(engine.ask(), Done)
+
+
+@pytest.mark.slow
+def test_processes_that_make_the_tables_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
+    program = (
+        "import sys; from podium.engines.study import prepare_storage;"
+        "print('ready', flush=True); sys.stdin.readline(); prepare_storage(sys.argv[1])"
+    )
+    command = [sys.executable, "-c", program, f"sqlite:///{tmp_path / 'studies.db'}"]
+    pipe = subprocess.PIPE
+    makers = [subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) for _ in range(4)]
+    for maker in makers:
+        assert maker.stdout is not None
+        assert maker.stdout.readline() == "ready\n"
+    for maker in makers:
+        assert maker.stdin is not None
+        maker.stdin.write("go\n")
+        maker.stdin.flush()
+    answers = [maker.communicate(timeout=60) for maker in makers]
+    assert [maker.returncode for maker in makers] == [0] * 4, answers
+
+
+def test_a_list_in_a_sweep_file_is_the_baseline_and_then_its_changes(tmp_path: Path) -> None:
+    trials = [{"model.depth": 1}, {"optimizer.name": "sgd", "optimizer.momentum": 0.5}]
+    sweep = toy_sweep(tmp_path, {"name": "listed", "trials": trials})
+    engine = toy_engine(sweep)
+    played = play(engine, 5)
+    baseline = played.proposals[0].parameters
+    assert "optimizer.momentum" not in baseline
+    assert [dict(proposal.parameters) for proposal in played.proposals] == [
+        dict(baseline),
+        {**{key: value for key, value in baseline.items() if key != "model.dense_units"}, "model.depth": 1},
+        {**baseline, "optimizer.name": "sgd", "optimizer.momentum": 0.5},
+    ]
+    assert isinstance(played.ended, Done)
+
+
+def test_trials_of_a_list_are_seen_by_optunas_own_tools(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    prepare_storage(url)
+    sweep = toy_sweep(tmp_path, {"name": "listed", "trials": [{"model.depth": 2}]})
+    engine = toy_engine(sweep, url=url)
+    play(engine, 2)
+    engine.close()
+    study = optuna.load_study(study_name="toy", storage=url)
+    assert study.trials[1].params["model.depth"] == 2

@@ -67,7 +67,7 @@ BAD = {
         "objective.goal: val_loss is to minimize",
     ),
     "wrong type": (changed(budget={"trials": "4"}), "budget.trials: got '4'"),
-    "no budget": (changed(budget={}), "budget: sets neither trials nor hours"),
+    "no budget": (changed(budget={}), "budget: sets none of trials, hours and epochs"),
     "low above high": (
         space_with("model.dropout", type="float", low=0.5, high=0.1),
         "low 0.5 is above high 0.1",
@@ -102,6 +102,28 @@ BAD = {
     ),
     "missing recipe": (changed(recipe="nothing.yaml"), "recipe: no file"),
     "bad name": (changed(name="a b/c"), "name"),
+    "listed key outside the space": (
+        changed(engine={"name": "listed", "trials": [{"model.dropout": 0.1}]}),
+        "engine.trials.0: not a parameter of this space",
+    ),
+    "listed value outside the space": (
+        changed(engine={"name": "listed", "trials": [{"model.depth": 2}, {"model.depth": 9}]}),
+        "engine.trials.1: outside the space of model.depth",
+    ),
+    "a list with a warm start": (
+        changed(engine={"name": "listed", "trials": [{"model.depth": 2}]}, warm_start=["old"]),
+        "warm_start: a list tries what it lists",
+    ),
+    "several objectives without a best": (
+        changed(
+            objective=[
+                {"metric": "val_accuracy", "goal": "maximize"},
+                {"metric": "parameters", "goal": "minimize"},
+            ],
+            stop_when={"no_improvement": 5},
+        ),
+        "stop_when.no_improvement: needs one objective",
+    ),
     "data in the space": (
         space_with("data.train_limit", type="int", low=10, high=20),
         "cannot be searched over",

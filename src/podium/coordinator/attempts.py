@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from podium.coordinator.trial import Plan
+from podium.coordinator.trial import Plan, attempt_folder
 from podium.engines.base import Proposal, TrialRecord
 from podium.result import EpochEvent
 
@@ -79,17 +79,21 @@ def checkpoints(folder: Path) -> list[Path]:
 
 def drop_checkpoints(plan: Plan, record: TrialRecord, *, planned_epochs: int) -> None:
     """Remove an ended trial's checkpoints. A trial cut short by its engine may be promoted: it keeps the newest."""
+    for path in left_over(plan.folder, record, planned_epochs=planned_epochs):
+        # Out of sight first: one that is removed half-way must not look like a checkpoint.
+        gone = path.with_name(f".{path.name}-gone")
+        path.rename(gone)
+        shutil.rmtree(gone)
+
+
+def left_over(folder: Path, record: TrialRecord, *, planned_epochs: int) -> list[Path]:
+    """The checkpoints of an ended trial that nothing can go on from; `folder` is the study's."""
     may_continue = (
         record.state == "complete"
         and record.proposal is not None
         and record.proposal.epochs is not None
         and record.proposal.epochs < planned_epochs
     )
-    folders = [plan.attempt_folder(record.number, each) for each in range(1, attempts(record) + 1)]
+    folders = [attempt_folder(folder, record.number, each) for each in range(1, attempts(record) + 1)]
     found = [path for folder in folders for path in checkpoints(folder)]
-    _remove(found[:-1] if may_continue else found)
-
-
-def _remove(paths: Iterable[Path]) -> None:
-    for path in paths:
-        shutil.rmtree(path)
+    return found[:-1] if may_continue else found

@@ -105,6 +105,8 @@ class Bookkeeper:
         tags = {"podium.state": record.state, "podium.attempts": str(max(1, attempts(record)))}
         if record.message:
             tags["podium.reason"] = record.message[:LONGEST_TAG]
+        if record.state == "complete" and not record.feasible:
+            tags["podium.infeasible"] = "true"  # beyond a limit of the sweep's constraints: no candidate
         if record.cause:
             tags["podium.cause"] = record.cause
         lost = losses(record)

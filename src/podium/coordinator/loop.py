@@ -20,7 +20,6 @@ from podium.result import EpochEvent, Failure, TrainingResult, Verdict
 from podium.tracking.runs import Recorder
 
 POLL_SECONDS = 0.5
-HOURS = "hours of the budget"
 
 
 class Coordinator:
@@ -43,7 +42,7 @@ class Coordinator:
         self._executor = executor
         self._records = TrialRecords(engine, recorder, plan)
         self._plan = plan
-        self._spending = Spending(engine, budget)
+        self._spending = Spending(engine, self._records, budget)
         self._observer = observer
         self._live: dict[str, LiveTrial] = {}
         self._waiting: deque[Proposal] = deque()
@@ -101,10 +100,13 @@ class Coordinator:
             over = reason and not self._waiting
             if not self._live and (over or self._interrupted_at is not None):
                 return reason
-            for event in self._events():
+            events = self._events()
+            for event in events:
                 self._handle(event)
-            if self._waiting:
-                reason = ""  # a lost trial goes on, whatever is used up
+            if self._waiting or any(isinstance(event, Ended) for event in events):
+                reason = (
+                    ""  # a lost trial goes on, whatever is used up; one that ended may have left some of it
+                )
             self._package_ready()
             self._end_overdue()
             self._spending.note_if_due()
@@ -139,7 +141,7 @@ class Coordinator:
             if self._waiting:
                 self._start(self._waiting.popleft())
                 continue
-            reason = self._spending.why_no_more(len(self._records))
+            reason = self._spending.why_no_trial(self._epochs_in_training())
             if reason:
                 return reason
             proposal = self._records.ask()
@@ -168,8 +170,9 @@ class Coordinator:
         if twin is not None and not trial.history:
             self._end(trial, outcomes.of_twin(twin))
             return
-        if self._spending.hours_are_used:
-            self._end(trial, Outcome(state="pruned", value=trial.best, message=f"stopped by the {HOURS}"))
+        used = self._spending.why_no_epoch(self._epochs_in_training())
+        if used:
+            self._end(trial, Outcome(state="pruned", value=trial.best, message=f"stopped by {used}"))
             return
         job = replace(
             self._plan.job(trial.recipe, trial.folder, trial.epochs),
@@ -201,14 +204,18 @@ class Coordinator:
 
     def _handle_epoch(self, trial: LiveTrial, event: EpochEvent) -> None:
         prune = self._records.epoch(trial, event)
+        trial.in_epoch = False
+        used = self._spending.why_no_epoch(self._epochs_in_training())
         verdict = Verdict.CONTINUE
         if event.epoch >= trial.epochs:
             pass  # nothing is left to save
         elif self._interrupted_at is not None:
             verdict = Verdict.INTERRUPT
-        elif prune or self._spending.hours_are_used:
+        elif prune or used:
             verdict = Verdict.PRUNE
-            trial.stopped_for = "pruner" if prune else HOURS
+            trial.stopped_for = "the pruner" if prune else used
+        else:
+            trial.in_epoch = True
         self._executor.answer(trial.key, verdict)
         self._observer.epoch(trial, event)
 
@@ -237,6 +244,9 @@ class Coordinator:
     def _fail(self, trial: LiveTrial, failure: Failure) -> None:
         self._end(trial, outcomes.of_failure(failure, trial))
         self._fault = self._streak.add(failure) or self._fault
+
+    def _epochs_in_training(self) -> int:
+        return sum(trial.in_epoch for trial in self._live.values())
 
     def _end(self, trial: LiveTrial, outcome: Outcome) -> None:
         self._records.end(trial, outcome)

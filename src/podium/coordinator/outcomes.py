@@ -23,7 +23,7 @@ def of_result(result: TrainingResult, trial: LiveTrial, metric: str) -> Outcome:
         state="pruned" if pruned else "complete",
         value=result.metrics[metric],
         measures={**result.metrics, "parameters": float(result.parameters), "seconds": result.seconds},
-        message=f"stopped by the {trial.stopped_for}" if pruned else "",
+        message=f"stopped by {trial.stopped_for}" if pruned else "",
         attributes={RESULT: json.dumps(_result_values(result, trial))},
     )
 

@@ -15,15 +15,23 @@ from podium.tracking.runs import DataInput
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """Limits over all workers and restarts; None is unlimited."""
+    """Limits over all workers and restarts; None is unlimited.
+
+    `no_improvement`: no trial is started after so many, by number, that came after the best one.
+    """
 
     trials: int | None = None
     hours: float | None = None
+    epochs: int | None = None
+    no_improvement: int | None = None
 
 
 @dataclass(kw_only=True)
 class LiveTrial:
-    """A trial that is being trained, or just was. `history` holds its epochs on record, of all attempts."""
+    """A trial that is being trained, or just was. `history` holds its epochs on record, of all attempts.
+
+    `in_epoch`: its worker trains an epoch, or is about to, as far as the coordinator knows.
+    """
 
     proposal: Proposal
     recipe: Recipe
@@ -35,6 +43,7 @@ class LiveTrial:
     best: float | None = None
     place: str = ""
     stopped_for: str = ""
+    in_epoch: bool = True
 
     @property
     def number(self) -> int:
@@ -90,7 +99,12 @@ class Plan:
 
     def attempt_folder(self, number: int, attempt: int) -> Path:
         """Where an attempt keeps its files."""
-        return self.folder / f"trial-{number:04d}" / f"attempt-{attempt}"
+        return attempt_folder(self.folder, number, attempt)
+
+
+def attempt_folder(folder: Path, number: int, attempt: int) -> Path:
+    """Where an attempt keeps its files, in a study's folder."""
+    return folder / f"trial-{number:04d}" / f"attempt-{attempt}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from podium.tracking.runs import Recorder
 class TrialRecords:
     """All trials of the study by number, those of earlier starts included.
 
+    `epochs` counts those on record of all trials together.
     Raises: SweepError, naming the cause, from every method where the study or its engine fails.
     """
 
@@ -29,12 +30,19 @@ class TrialRecords:
         self._plan = plan
         with _study():
             self._records = {record.number: record for record in engine.trials()}
+        self.epochs = sum(len(attempts.history(record)) for record in self._records.values())
         self._finished: dict[str, TrialRecord] = {}
         for record in self._records.values():
             self._note_finished(record)
 
     def __len__(self) -> int:
         return len(self._records)
+
+    def since_best(self) -> int:
+        """How many ended trials have a higher number than the best one; all of them if there is no best."""
+        with _study():
+            best = min(self._engine.best(), default=-1)
+        return sum(record.state != "running" for number, record in self._records.items() if number > best)
 
     def running(self) -> list[TrialRecord]:
         """Trials that have been handed out and have not ended."""
@@ -105,6 +113,7 @@ class TrialRecords:
             event = trial.history[event.epoch]
         else:
             trial.history[event.epoch] = event
+            self.epochs += 1
             self._note(trial.number, attempts.HISTORY, attempts.history_text(trial.history))
         self._note_best(trial, event)
         with _study():
@@ -116,17 +125,7 @@ class TrialRecords:
         """Put an ended trial on record, and remove the checkpoints that nothing can go on from."""
         with _study():
             self._engine.tell(trial.number, outcome)
-        before = self._records[trial.number]
-        record = replace(
-            before,
-            state=outcome.state,
-            value=outcome.value,
-            curve={epoch: event.metrics[self._plan.metric] for epoch, event in trial.history.items()},
-            cause=outcome.cause,
-            message=outcome.message,
-            measures=outcome.measures,
-            attributes={**before.attributes, **outcome.attributes},
-        )
+            record = self._engine.trial(trial.number)
         self._records[trial.number] = record
         self._note_finished(record)
         self._book.end(record)
@@ -175,9 +174,12 @@ def _study() -> Iterator[None]:
     except PodiumError:
         raise
     except Exception as error:
-        reason = redacted(f"{type(error).__name__}: {error}".splitlines()[0])
+        first: BaseException = error  # a full disk, say: the libraries on top of it do not name it
+        while first.__cause__ is not None:
+            first = first.__cause__
+        reason = redacted(f"{type(first).__name__}: {first}".splitlines()[0])
         raise SweepError(
-            f"the study cannot go on: {reason}",
+            f"the study cannot go on: {reason}; at most the epochs in training are lost.",
             remedy="What was finished is on record. Mend the cause, then go on with --resume.",
         ) from error
 

@@ -96,6 +96,9 @@ class Engine(Protocol):
     def trials(self) -> list[TrialRecord]:
         """All trials of the study, in the order of their numbers, running ones included."""
 
+    def trial(self, number: int) -> TrialRecord:
+        """One trial of the study."""
+
     def best(self) -> list[int]:
         """Numbers of the best complete, feasible trials: all ties, or the Pareto front of several objectives."""
 

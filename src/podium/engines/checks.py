@@ -10,9 +10,9 @@ from typing import Any
 from podium.engines.options import signature_faults
 from podium.engines.optuna_pruners import PRUNERS, WRAPPABLE, WRAPPED, WRAPPED_OPTIONS, make_pruner
 from podium.engines.optuna_samplers import CONSTRAINTS, EXTRAS, SAMPLERS, SEVERAL_OBJECTIVES, make_sampler
-from podium.engines.optuna_space import finite_size
+from podium.engines.optuna_space import grid_length
 from podium.errors import Fault
-from podium.sweep_file import KerasTunerSettings, OptunaSettings, SweepFile
+from podium.sweep_file import KerasTunerSettings, ListedSettings, OptunaSettings, SweepFile
 
 EPOCHS_KEY = "training.epochs"
 LARGEST_GRID = 100_000
@@ -25,6 +25,8 @@ def option_faults(file: SweepFile) -> list[Fault]:
         from podium.engines.keras_tuner_oracles import oracle_option_faults
 
         return oracle_option_faults(file.engine) + _keras_tuner_faults(file, file.engine)
+    if isinstance(file.engine, ListedSettings):
+        return []  # it has no options
     return _optuna_option_faults(file, file.engine) + _optuna_faults(file, file.engine)
 
 
@@ -151,19 +153,9 @@ def _swept_epochs(place: str) -> Fault:
 def _grid_faults(file: SweepFile, settings: OptunaSettings) -> list[Fault]:
     if settings.sampler != "grid":
         return []
-    sizes = {key: finite_size(parameter) for key, parameter in file.space.items()}
-    faults = [
-        Fault(
-            message="a grid needs a step here, or choices: a range has no end of values",
-            key=f"space.{key}",
-            got=key,
-            allowed="step, or type: categorical",
-        )
-        for key, size in sizes.items()
-        if size is None
-    ]
-    count = math.prod(size for size in sizes.values() if size is not None)
-    if not faults and count > LARGEST_GRID:
+    count = math.prod(grid_length(parameter) for parameter in file.space.values())
+    faults = []
+    if count > LARGEST_GRID:
         faults.append(
             Fault(
                 message=f"the grid has {count:,} points",

@@ -19,7 +19,7 @@ from podium.engines.keras_tuner_oracles import (
     new_trial,
     set_state,
 )
-from podium.engines.optuna_space import distribution, holds, point_key
+from podium.engines.optuna_space import point_key
 from podium.engines.recorded import RecordedEngine
 from podium.engines.study import OUTCOME, Record, optuna_state
 from podium.result import Goal, better
@@ -107,11 +107,7 @@ class KerasTunerEngine(RecordedEngine):
                 first_epoch=values.get("tuner/initial_epoch", 0),
                 parent=None if parent is None else numbers[parent],
             )
-        choices = {key: distribution(self._space[key]) for key in proposal.parameters}
-        if all(holds(choices[key], value) for key, value in proposal.parameters.items()):
-            self._record.start(proposal, params=proposal.parameters, distributions=choices)
-        else:
-            self._record.start(proposal)
+        self._start_trial(proposal, self._space)
         self._taken.add(point_key(proposal.parameters))
         return proposal
 

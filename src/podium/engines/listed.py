@@ -9,6 +9,7 @@ from podium.engines.recorded import RecordedEngine
 from podium.engines.study import IN_MEMORY, Record, optuna_state, study_exists
 from podium.errors import SweepError
 from podium.result import Goal
+from podium.search_space import Parameter
 
 
 class ListedEngine(RecordedEngine):
@@ -18,17 +19,19 @@ class ListedEngine(RecordedEngine):
         self,
         proposals: Sequence[Mapping[str, Scalar]],
         *,
+        space: Mapping[str, Parameter] | None = None,
         study_name: str,
         study_url: str = IN_MEMORY,
         goal: Goal = "maximize",
         epochs: int | None = None,
     ) -> None:
-        """`proposals`: parameters of each trial; `epochs`: of each, if not the recipe's.
+        """`proposals`: parameters of each trial; `epochs`: of each, if not the recipe's; `space`: what they are of.
 
         Raises: SweepError if the study holds other trials.
         """
         self._proposals = [dict(parameters) for parameters in proposals]
         self._epochs = epochs
+        self._space = space or {}
         create = study_url == IN_MEMORY or not study_exists(study_url, study_name)
         self._record = Record(study_name, study_url, goals=[goal], create=create)
         for trial, parameters in zip(self._record.trials(), self._proposals, strict=False):
@@ -44,7 +47,7 @@ class ListedEngine(RecordedEngine):
         if number >= len(self._proposals):
             return Done(f"all {len(self._proposals)} of the list are handed out")
         proposal = Proposal(number=number, parameters=self._proposals[number], epochs=self._epochs)
-        self._record.start(proposal)
+        self._start_trial(proposal, self._space)
         return proposal
 
     def report(self, number: int, epoch: int, value: float) -> bool:

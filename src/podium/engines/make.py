@@ -7,9 +7,11 @@ from typing import cast
 
 from podium.engines.base import Engine, Scalar
 from podium.engines.checks import option_faults as option_faults
+from podium.engines.listed import ListedEngine
 from podium.engines.optuna import OptunaEngine
 from podium.search_space import project
-from podium.sweep_file import KerasTunerSettings, Sweep
+from podium.sweep_checks import listed_parameters
+from podium.sweep_file import KerasTunerSettings, ListedSettings, Sweep
 
 
 def make_engine(
@@ -29,6 +31,15 @@ def make_engine(
     file = sweep.file
     baseline = cast(dict[str, Scalar], project(file.space, sweep.recipe.flat()))
     given = [baseline, *warm_start]
+    if isinstance(file.engine, ListedSettings):
+        listed = [dict(listed_parameters(file, sweep.recipe, changes)) for changes in file.engine.trials]
+        return ListedEngine(
+            [baseline, *listed],
+            space=file.space,
+            study_name=study_name,
+            study_url=study_url,
+            goal=file.epoch_objective.goal,
+        )
     if isinstance(file.engine, KerasTunerSettings):
         # Here, for its library takes seconds to import.
         from podium.engines.keras_tuner import KerasTunerEngine

@@ -111,6 +111,9 @@ class OptunaEngine(RecordedEngine):
         self._record.set_outcome(number, outcome)
         self._tell_constraints(number, outcome)
         state = optuna_state(outcome)
+        if state == OptunaState.PRUNED and len(self._objectives) > 1 and outcome.cause != "memory":
+            # By the budget: TPE cannot place a curve among several objectives, and ends with an error over it.
+            state = OptunaState.FAIL
         values = self._values(number, outcome) if state == OptunaState.COMPLETE else None
         self._record.study(self._sampler(number, 0), self._pruner).tell(number, values, state)
         if outcome.state == "failed":

@@ -20,7 +20,7 @@ from optuna.samplers import (
 from optuna.trial import FrozenTrial, TrialState
 
 from podium.engines.optuna_pruners import asked_for
-from podium.engines.optuna_space import distribution, finite_values, point_key
+from podium.engines.optuna_space import distribution, grid_values, point_key
 from podium.engines.study import PROPOSAL
 from podium.search_space import Parameter, is_active, ordered
 from podium.sweep_file import OptunaSettings
@@ -65,7 +65,7 @@ class SpaceGrid(GridSampler):
     """GridSampler that takes the grid's next point that no trial had; what is not active does not count."""
 
     def __init__(self, space: Mapping[str, Parameter], *, seed: int) -> None:
-        super().__init__({key: finite_values(space[key]) for key in space}, seed=seed)
+        super().__init__({key: grid_values(space[key]) for key in space}, seed=seed)
         self._parameters = space
         self._order = ordered(space)
 

@@ -17,6 +17,9 @@ from optuna.distributions import (
 from podium.engines.base import Scalar
 from podium.search_space import CategoricalParameter, FloatParameter, IntParameter, Parameter
 
+# Of a range without a step, in a grid.
+GRID_VALUES = 5
+
 
 def distribution(parameter: Parameter) -> BaseDistribution:
     """The parameter as Optuna's distribution. A range that its step does not divide ends at the last step."""
@@ -69,6 +72,24 @@ def finite_values(parameter: Parameter) -> list[Scalar]:
     if isinstance(parameter, IntParameter):
         return list(range(parameter.low, parameter.high + 1, parameter.step or 1))
     return list(stepped(parameter)) if parameter.step is not None else [parameter.low]
+
+
+def grid_values(parameter: Parameter) -> list[Scalar]:
+    """The values that a grid takes: all of a countable parameter, five of a range, even on its scale."""
+    if finite_size(parameter) is not None:
+        return finite_values(parameter)
+    assert isinstance(parameter, FloatParameter)
+    low, high, last = parameter.low, parameter.high, GRID_VALUES - 1
+    if parameter.scale == "log":
+        inner = [low * (high / low) ** (index / last) for index in range(1, last)]
+    else:
+        inner = [low + (high - low) * index / last for index in range(1, last)]
+    return [low, *inner, high]
+
+
+def grid_length(parameter: Parameter) -> int:
+    """How many `grid_values` there are."""
+    return finite_size(parameter) or GRID_VALUES
 
 
 def point_key(values: Mapping[str, Scalar]) -> str:

@@ -11,6 +11,8 @@ import sqlalchemy
 from optuna.storages import RDBStorage
 
 from podium.errors import InvalidInput
+from podium.live import one_at_a_time
+from podium.stores import redacted
 
 IN_MEMORY = "sqlite:///:memory:"
 BUSY_TIMEOUT_SECONDS = 60
@@ -23,10 +25,25 @@ def prepare_storage(study_url: str) -> None:
     """
     if study_url == IN_MEMORY:
         return
-    with opened(study_url, create=True) as storage:
+    with _alone(study_url), opened(study_url, create=True) as storage:
         if storage.engine.dialect.name == "sqlite":
             with storage.engine.connect() as connection:
                 connection.execute(sqlalchemy.text("PRAGMA journal_mode=WAL"))
+
+
+@contextmanager
+def _alone(study_url: str) -> Iterator[None]:
+    """Two processes that make one file's tables at once fail; a server's database is made by one person."""
+    try:
+        url = sqlalchemy.make_url(study_url)
+    except (sqlalchemy.exc.ArgumentError, ValueError):
+        yield  # connecting says what is wrong with it
+        return
+    if url.get_backend_name() != "sqlite" or not url.database or not Path(url.database).parent.is_dir():
+        yield
+        return
+    with one_at_a_time(Path(f"{url.database}.lock")):
+        yield
 
 
 def is_there(study_url: str) -> bool:
@@ -35,7 +52,7 @@ def is_there(study_url: str) -> bool:
         return False
     try:
         url = sqlalchemy.make_url(study_url)
-    except sqlalchemy.exc.ArgumentError:
+    except (sqlalchemy.exc.ArgumentError, ValueError):
         return True  # connecting says what is wrong with it
     return url.get_backend_name() != "sqlite" or Path(url.database or "").is_file()
 
@@ -54,20 +71,13 @@ def connect(study_url: str, *, create: bool = False) -> RDBStorage:
         optuna.exceptions.OptunaError,
         ImportError,
         RuntimeError,
+        ValueError,
     ) as error:
         reason = str(error.__cause__ or error).splitlines()[0]
         raise InvalidInput(
-            f"the study store {without_password(study_url)} cannot be used: {reason}",
+            f"the study store {redacted(study_url)} cannot be used: {redacted(reason)}",
             remedy="Set PODIUM_STUDY_URL to an SQLAlchemy URL that works, or unset it for mlruns/studies.db.",
         ) from error
-
-
-def without_password(study_url: str) -> str:
-    """The address for people to read."""
-    try:
-        return sqlalchemy.make_url(study_url).render_as_string(hide_password=True)
-    except sqlalchemy.exc.ArgumentError:
-        return study_url
 
 
 @contextmanager

@@ -16,10 +16,11 @@ from optuna.trial import TrialState as OptunaState
 
 from podium.engines.base import Outcome, Proposal, Scalar, TrialRecord, TrialState
 from podium.engines.storage import IN_MEMORY as IN_MEMORY
-from podium.engines.storage import connect, is_there, opened, without_password
+from podium.engines.storage import connect, is_there, opened
 from podium.engines.storage import prepare_storage as prepare_storage
 from podium.errors import SweepError
 from podium.result import FailureCause, Goal
+from podium.stores import redacted
 
 PROPOSAL = "podium.proposal"
 OUTCOME = "podium.outcome"
@@ -85,16 +86,18 @@ class Record:
             if create:
                 directions = [_direction(goal) for goal in goals]
                 self.study_id = self.storage.create_new_study(directions, name)
-                self.storage.set_study_system_attr(self.study_id, GIVEN, [dict(first) for first in given])
             else:
                 self.study_id = self.storage.get_study_id_from_name(name)
+            # Also for one whose maker was killed right here: without them it would have no baseline.
+            if given and GIVEN not in self.storage.get_study_system_attrs(self.study_id):
+                self.storage.set_study_system_attr(self.study_id, GIVEN, [dict(first) for first in given])
         except optuna.exceptions.DuplicatedStudyError as error:
             self.close()
             raise SweepError(f"a study '{name}' is there already.", remedy="Go on with --resume.") from error
         except KeyError as error:
             self.close()
             raise SweepError(
-                f"no study '{name}' in {without_password(study_url)}.", remedy="Start it without --resume."
+                f"no study '{name}' in {redacted(study_url)}.", remedy="Start it without --resume."
             ) from error
 
     @property
@@ -188,6 +191,10 @@ class Record:
         return [
             _trial_record(trial, study_attributes) for trial in self.frozen() if PROPOSAL in trial.user_attrs
         ]
+
+    def trial(self, number: int) -> TrialRecord:
+        """A trial that was handed out."""
+        return _trial_record(self.get(number), self.storage.get_study_user_attrs(self.study_id))
 
     def parameters(self, number: int) -> Mapping[str, Scalar]:
         """Parameters of a trial that was handed out."""

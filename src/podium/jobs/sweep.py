@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +17,29 @@ from podium import live
 from podium.answer import Answer
 from podium.coordinator.bookkeeping import trained
 from podium.coordinator.trial import Budget, Conclusion, Plan
-from podium.engines.base import Engine, TrialRecord
+from podium.engines.base import Engine, Proposal, TrialRecord
 from podium.engines.make import make_engine, option_faults
 from podium.engines.study import prepare_storage
-from podium.errors import InvalidInput
+from podium.errors import Interrupted, InvalidInput, SweepError
 from podium.packager.packager import PackageRequest
+from podium.reporting import pareto
 from podium.reporting.ranking import terminal_table
 from podium.reporting.report import ranked
 from podium.reporting.sweep_record import SweepRecord
 from podium.search_space import bounds
-from podium.session.assembly import Crew, Material, cores, crew, gather, make_plan, run_loop
-from podium.session.continuation import Study, choose_study
+from podium.session.assembly import Crew, Material, cores, crew, gather, make_plan, run_loop, undisturbed
+from podium.session.continuation import DOCUMENT, LIMITS_DONE, Study, choose_study, limits
 from podium.session.evidence import sweep_record
 from podium.session.progress import Progress
+from podium.session.warm_start import WarmStart, find_warm_start
 from podium.stores import Stores, stores_here
-from podium.sweep_file import Sweep, read_sweep
+from podium.sweep_file import SETTINGS, Sweep, read_sweep
 from podium.tracking.run_record import capture_source, keep_source
 from podium.tracking.runs import prepare_store
 
 DELIVERY_SECONDS = 300.0
 ROWS_SHOWN = 20
+WARM_STARTED = "warm_started"
 
 
 def sweep(
@@ -49,8 +54,8 @@ def sweep(
     new: bool = False,
 ) -> Answer:
     """Run a sweep file to the end of its budget; a finished one only shows its result."""
-    limits = {"budget.trials": trials, "budget.hours": hours, "workers": workers}
-    given = [f"{key}={value}" for key, value in limits.items() if value is not None]
+    options = {"budget.trials": trials, "budget.hours": hours, "workers": workers}
+    given = [f"{key}={value}" for key, value in options.items() if value is not None]
     spec = read_sweep(path, [*assignments, *given], data=data)
     faults = option_faults(spec.file)
     if faults:
@@ -67,23 +72,30 @@ def sweep(
     with live.locked(folder):
         prepare_store(stores)
         prepare_storage(stores.study_url)
+        warm = WarmStart() if study.begun else find_warm_start(stores, spec)
         engine = make_engine(
             spec,
             study_name=study.name,
             study_url=stores.study_url,
             epochs=spec.recipe.training.epochs,
             create=study.create,
+            warm_start=[trial.parameters for trial in warm.trials],
         )
         parent = study.parent_run_id
         # Not part of the identity, and needed by `podium confirm`, which has no sweep file.
-        settings = spec.file.model_dump_json(include={"budget", "workers", "executor", "confirm"})
+        settings = spec.file.model_dump_json(include=set(SETTINGS))
         engine.remember("settings", settings)
         if not study.finished or parent is None:
-            if study.create:
+            if not study.begun:
                 engine.remember("identity", identity)
-                engine.remember("document", json.dumps(spec.document(), sort_keys=True))
+                engine.remember(WARM_STARTED, json.dumps([trial.run_id for trial in warm.trials]))
+                # The last: a start that was killed before it begins again.
+                engine.remember(DOCUMENT, json.dumps(spec.document(), sort_keys=True))
+                for message in warm.messages:
+                    Console(stderr=True).print(message, highlight=False, markup=False, soft_wrap=True)
             parent = _search(spec, study, stores, engine, material, folder, command)
-        return _answer(spec, study, stores, engine, parent, command)
+        answer = _answer(spec, study, stores, engine, parent, command)
+        return replace(answer, warnings=[*answer.warnings, *warm.messages])
 
 
 def _search(
@@ -113,26 +125,32 @@ def _search(
             packager=hands.packager,
             tags={**tags, "podium.kind": "trial"},
         )
+        plan = replace(plan, run_tags=_tags_of_warm_starts(engine))
         about = {**plan.tags, **material.data_tags(), "podium.command": command}
-        parent = _open_parent(hands, spec, study, engine, about)
-        if engine.recall("source_kept") is None:
-            keep_source(stores, parent, capture_source(material.code))
-            engine.remember("source_kept", True)
-        progress = _progress(spec, engine, folder)
-        try:
-            with progress:
-                conclusion = run_loop(
-                    hands,
-                    engine=engine,
-                    plan=plan,
-                    budget=Budget(trials=spec.file.budget.trials, hours=spec.file.budget.hours),
-                    observer=progress,
-                    resume_command=f"{command} --resume",
-                )
-        except BaseException:
-            hands.recorder.end_parent(status="KILLED", metrics={}, tags={"podium.state": "interrupted"})
-            raise
-        _conclude(hands, spec, engine, plan, conclusion)
+        with ExitStack() as held:
+            held.enter_context(undisturbed())
+            parent = _open_parent(hands, spec, study, engine, about)
+            try:
+                held.close()
+                if engine.recall("source_kept") is None:
+                    keep_source(stores, parent, capture_source(material.code))
+                    engine.remember("source_kept", True)
+                progress = _progress(spec, engine, folder)
+                with progress:
+                    conclusion = run_loop(
+                        hands,
+                        engine=engine,
+                        plan=plan,
+                        budget=Budget(**limits(spec)),
+                        observer=progress,
+                        resume_command=f"{command} --resume",
+                    )
+                _conclude(hands, spec, engine, plan, conclusion, command)
+            except BaseException as error:
+                hands.recorder.end_parent(status="KILLED", metrics={}, tags={"podium.state": "interrupted"})
+                if isinstance(error, KeyboardInterrupt):
+                    raise Interrupted("interrupted.", resume_command=f"{command} --resume") from error
+                raise
     return parent
 
 
@@ -162,6 +180,18 @@ def _open_parent(hands: Crew, spec: Sweep, study: Study, engine: Engine, tags: M
     return parent
 
 
+def _tags_of_warm_starts(engine: Engine) -> Callable[[Proposal], Mapping[str, str]]:
+    """The run that a warm-started trial's configuration comes from; such trials come right after the baseline."""
+    sources = json.loads(str(engine.recall(WARM_STARTED) or "[]"))
+
+    def tags(proposal: Proposal) -> dict[str, str]:
+        if not 1 <= proposal.number <= len(sources):
+            return {}
+        return {"podium.warm_start_of_run": sources[proposal.number - 1]}
+
+    return tags
+
+
 def _progress(spec: Sweep, engine: Engine, folder: Path) -> Progress:
     progress = Progress(
         console=Console(stderr=True),
@@ -180,8 +210,13 @@ def _progress(spec: Sweep, engine: Engine, folder: Path) -> Progress:
     return progress
 
 
-def _conclude(hands: Crew, spec: Sweep, engine: Engine, plan: Plan, conclusion: Conclusion) -> None:
-    """Log the best trial's model, close the parent run, and drop what only a resume would need."""
+def _conclude(
+    hands: Crew, spec: Sweep, engine: Engine, plan: Plan, conclusion: Conclusion, command: str
+) -> None:
+    """Log the best trial's model, close the parent run, and drop what only a resume would need.
+
+    Raises: SweepError if MLflow is away for so long that records are left to `--resume`.
+    """
     records = engine.trials()
     best = _best(records, spec)
     metrics = {f"trials_{name}": float(count) for name, count in _counts(records).items()}
@@ -191,15 +226,23 @@ def _conclude(hands: Crew, spec: Sweep, engine: Engine, plan: Plan, conclusion: 
         folder = plan.attempt_folder(best.number, int(best.attributes.get("attempts") or 1))
         if (folder / "best.keras").is_file():
             run_id = hands.recorder.wait_for_run_id(best.number, DELIVERY_SECONDS)
-            hands.packager.submit(PackageRequest(run_id=run_id, folder=folder, kind="model"))
+            sha256 = trained(best).get("model_sha256")
+            model = PackageRequest(run_id=run_id, folder=folder, kind="model", model_sha256=sha256)
+            hands.packager.submit(model)
     failures = hands.packager.drain(DELIVERY_SECONDS)
     tags = {"podium.state": "finished", "podium.ended_because": conclusion.reason}
     if failures:
         tags["podium.packaging_failures"] = "\n".join(failures)[:4000]
     hands.recorder.end_parent(status="FINISHED", metrics=metrics, tags=tags)
-    delivered = hands.recorder.flush(DELIVERY_SECONDS)
-    engine.remember("budget_done", json.dumps(spec.file.budget.model_dump()))
-    if delivered and not failures:
+    if not hands.recorder.flush(DELIVERY_SECONDS):
+        # Not finished: a finished sweep typed again only shows its result, and would leave them in the spool.
+        raise SweepError(
+            f"all trials have ended, but {hands.recorder.waiting} records are not in MLflow yet: "
+            f"{hands.recorder.last_error}.",
+            remedy=f"They are kept. When MLflow is back, have them written: {command} --resume",
+        )
+    engine.remember(LIMITS_DONE, json.dumps(limits(spec)))
+    if not failures:
         shutil.rmtree(plan.folder, ignore_errors=True)
 
 
@@ -221,6 +264,7 @@ def _answer(spec: Sweep, study: Study, stores: Stores, engine: Engine, parent: s
             "value": best.value,
             "params": dict(best.parameters),
         },
+        "pareto": pareto.values(record),
         "epochs_trained": sum(len(trial.curve) for trial in records),
         "epochs_saved": _epochs_saved(records, spec),
         "seconds": float(engine.recall("seconds_used") or 0.0),
@@ -233,6 +277,7 @@ def _answer(spec: Sweep, study: Study, stores: Stores, engine: Engine, parent: s
 def _shown(values: Mapping[str, Any], record: SweepRecord) -> list[object]:
     counts = values["trials"]
     shown: list[object] = [
+        *pareto.shown(record),
         terminal_table(ranked([record]), metric=record.metric, top=ROWS_SHOWN),
         f"{counts['complete']} complete, {counts['pruned']} pruned, {counts['failed']} failed, "
         f"{counts['duplicate']} duplicates; {values['epochs_trained']} epochs trained, "
@@ -249,7 +294,11 @@ def _shown(values: Mapping[str, Any], record: SweepRecord) -> list[object]:
 
 
 def _best(records: Sequence[TrialRecord], spec: Sweep) -> TrialRecord | None:
-    complete = [record for record in records if record.state == "complete" and record.value is not None]
+    complete = [
+        record
+        for record in records
+        if record.state == "complete" and record.feasible and record.value is not None
+    ]
     pick = max if spec.file.epoch_objective.goal == "maximize" else min
     return pick(complete, key=lambda record: record.value or 0.0, default=None)
 

@@ -9,17 +9,23 @@ from typing import Any
 
 from podium.engines.study import StudyFacts, list_studies
 from podium.errors import Fault, InvalidInput
-from podium.sweep_file import BudgetSettings, Sweep
+from podium.sweep_file import Sweep
 
 NAME_DIGITS = 10
+LIMITS_DONE = "budget_done"
+DOCUMENT = "document"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """The study that this call works on: its name, whether to make it, whether it is finished."""
+    """The study that this call works on: its name, whether to make it, whether it is finished.
+
+    `begun`: it says what it is a study of, which comes before its first trial.
+    """
 
     name: str
     create: bool
+    begun: bool
     finished: bool
     parent_run_id: str | None
 
@@ -40,11 +46,13 @@ def choose_study(
     if number == 1:
         if resume:
             _explain_nothing_to_resume(spec, list(known.values()), command)
-        return Study(name=base, create=True, finished=False, parent_run_id=None)
+        return Study(name=base, create=True, begun=False, finished=False, parent_run_id=None)
     if new:
-        return Study(name=_numbered(base, number), create=True, finished=False, parent_run_id=None)
+        return Study(
+            name=_numbered(base, number), create=True, begun=False, finished=False, parent_run_id=None
+        )
     latest = known[_numbered(base, number - 1)]
-    finished = _is_within(spec.file.budget, latest.facts.get("budget_done"))
+    finished = _is_within(limits(spec), latest.facts.get(LIMITS_DONE))
     if not finished and not resume:
         raise InvalidInput(
             f"the sweep {latest.name} is there and has not used up its budget.",
@@ -54,6 +62,7 @@ def choose_study(
     return Study(
         name=latest.name,
         create=False,
+        begun=DOCUMENT in latest.facts,
         finished=finished,
         parent_run_id=str(parent) if parent is not None else None,
     )
@@ -63,14 +72,19 @@ def _numbered(base: str, number: int) -> str:
     return base if number == 1 else f"{base}-{number}"
 
 
-def _is_within(budget: BudgetSettings, done: object) -> bool:
-    """Whether a study that used up `done` (JSON) has also used up `budget`."""
+def limits(spec: Sweep) -> dict[str, Any]:
+    """All that ends a sweep, by name; None is no limit."""
+    return {**spec.file.budget.model_dump(), **spec.file.stop_when.model_dump()}
+
+
+def _is_within(wanted: Mapping[str, Any], done: object) -> bool:
+    """Whether a study that ended by the limits `done` (JSON) has also come to the end of those wanted."""
     if not isinstance(done, str):
         return False
     used = json.loads(done)
     return all(
         used.get(name) is None or (limit is not None and limit <= used[name])
-        for name, limit in budget.model_dump().items()
+        for name, limit in wanted.items()
     )
 
 
@@ -79,7 +93,7 @@ def _explain_nothing_to_resume(spec: Sweep, known: list[StudyFacts], command: st
     if not same_name:
         raise InvalidInput(f"no sweep '{spec.file.name}' to go on with.", remedy=f"Start it: {command}")
     latest = same_name[-1]
-    recorded = json.loads(str(latest.facts.get("document") or "{}"))
+    recorded = json.loads(str(latest.facts.get(DOCUMENT) or "{}"))
     before, now = _flat(recorded, ""), _flat(spec.document(), "")
     faults = [
         Fault(message=f"was {before.get(key)!r}, is {now.get(key)!r}", key=key, got=now.get(key))

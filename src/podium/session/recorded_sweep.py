@@ -36,7 +36,7 @@ def read_recorded_sweep(stores: Stores, sweep: str | None) -> RecordedSweep:
 
     Raises: InvalidInput if there is none, or its study is not in the study store.
     """
-    parent = read_run(stores, query.find_parent(stores, _name_in_file(sweep)))
+    parent = read_run(stores, query.find_parent(stores, sweep_name(sweep)))
     study = parent.tags.get("podium.study", "")
     if not study_exists(stores.study_url, study):
         raise InvalidInput(
@@ -65,7 +65,7 @@ def read_recorded_sweep(stores: Stores, sweep: str | None) -> RecordedSweep:
     )
 
 
-def _name_in_file(sweep: str | None) -> str | None:
+def sweep_name(sweep: str | None) -> str | None:
     """The name of a sweep file's sweep; anything else as it is."""
     if sweep is None or Path(sweep).suffix not in (".yaml", ".yml"):
         return sweep

@@ -20,6 +20,7 @@ from podium.tracking.database import child_rows, metric_rows
 from podium.tracking.store import is_server, open_client, unreachable
 from podium.yaml_file import nearest
 
+INFEASIBLE = "tags.podium.infeasible"
 RUNS_A_PAGE = 1_000
 REQUESTS_AT_ONCE = 8
 RUN_ID_LENGTH = 32
@@ -63,6 +64,21 @@ def find_parent(stores: Stores, sweep: str | None) -> str:
         what = f"experiment '{sweep}' holds no sweep" if sweep is not None else "no sweep is on record"
         raise InvalidInput(f"{what}.", remedy="Start one with: make sweep")
     return str(runs[0].info.run_id)
+
+
+def status_of_study(stores: Stores, study: str) -> str | None:
+    """The status of the run that a study's trials are under, None if no run is of that study.
+
+    Raises: PodiumError if the store cannot be used.
+    """
+    client = _client(stores)
+    experiments = [each.experiment_id for each in client.search_experiments()]
+    chosen = f"tags.`podium.study` = '{study}'"
+    for kind in ("sweep", "confirm"):
+        runs = client.search_runs(experiments, f"{chosen} and tags.`podium.kind` = '{kind}'", max_results=1)
+        if runs:
+            return str(runs[0].info.status)
+    return None
 
 
 def is_single_run(stores: Stores, name: str) -> bool:
@@ -135,13 +151,16 @@ def histories(stores: Stores, run_ids: Sequence[str]) -> pd.DataFrame:
 
 
 def leaders(stores: Stores, parent_id: str, limit: int = 5) -> list[str]:
-    """Run ids of the best complete children, best first, by the parent's `podium.metric` and `podium.goal`."""
+    """Run ids of the best complete, feasible children, best first, by the parent's `podium.metric` and `podium.goal`."""
     tags = _run(_client(stores), parent_id).data.tags
     column = f"metrics.best_{tags.get('podium.metric', 'val_accuracy')}"
     frame = children(stores, parent_id)
     if column not in frame:
         return []
-    ranked = frame[frame["state"] == "complete"].dropna(subset=[column])
+    complete = frame["state"] == "complete"
+    if INFEASIBLE in frame:
+        complete &= frame[INFEASIBLE].isna()
+    ranked = frame[complete].dropna(subset=[column])
     ranked = ranked.sort_values(column, ascending=tags.get("podium.goal") == "minimize", kind="stable")
     return [str(run_id) for run_id in ranked["run_id"].head(limit)]
 

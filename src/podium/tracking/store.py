@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import shutil
@@ -20,6 +19,7 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
 from podium.errors import PodiumError
+from podium.live import one_at_a_time
 from podium.stores import Stores, redacted, restrain_mlflow
 
 # What MLflow answers when the request itself is wrong: sending it again changes nothing.
@@ -44,7 +44,7 @@ def prepare_store(stores: Stores) -> None:
             open_client(stores).search_experiments(max_results=1)
             return
         file.parent.mkdir(parents=True, exist_ok=True)
-        with _only_one(file.with_name(f"{file.name}.lock")):
+        with one_at_a_time(file.with_name(f"{file.name}.lock")):
             if not file.exists():
                 _create(file, stores)
             else:
@@ -56,12 +56,16 @@ def prepare_store(stores: Stores) -> None:
 def open_client(stores: Stores) -> MlflowClient:
     """A client of the tracking store and its registry.
 
-    Raises: FileNotFoundError if a SQLite store's file is not there (MLflow would make an empty one).
+    Raises: FileNotFoundError if a SQLite store's file is not there (MLflow would make an empty one);
+    PodiumError if its driver is not.
     """
     file = stores.tracking_file
     if file is not None and not file.exists():
         raise FileNotFoundError(2, "the tracking store's file is not there", str(file))
-    return MlflowClient(stores.tracking_uri, registry_uri=stores.tracking_uri)
+    try:
+        return MlflowClient(stores.tracking_uri, registry_uri=stores.tracking_uri)
+    except ImportError as error:  # the address is a database's whose driver is not installed
+        raise unreachable(stores, error) from error
 
 
 def experiment_id(client: MlflowClient, stores: Stores, name: str) -> str:
@@ -108,13 +112,6 @@ def first_line(error: BaseException) -> str:
 def is_server(stores: Stores) -> bool:
     """Whether the tracking store is an MLflow server, not a database."""
     return stores.tracking_uri.startswith(("http://", "https://"))
-
-
-@contextmanager
-def _only_one(lock: Path) -> Iterator[None]:
-    with lock.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
 
 
 def _create(file: Path, stores: Stores) -> None:
