@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -48,14 +49,17 @@ def _command(name: str, **settings: Any) -> Callable[[Callable[..., Answer]], cl
 
 
 def _run(name: str, as_json: bool, job: Callable[[], Answer]) -> int:
-    from podium.answer import Answer
+    from podium.answer import Answer, unforeseen
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, at any moment
     try:
         answer = job()
     except PodiumError as error:
         return _explain(name, as_json, error)
     except KeyboardInterrupt:
         return _explain(name, as_json, _interrupted())
+    except Exception as error:
+        return _explain(name, as_json, unforeseen(error))
     assert isinstance(answer, Answer)
     _show(answer, as_json)
     if as_json:
@@ -70,11 +74,11 @@ def _interrupted() -> PodiumError:
 
 
 def _explain(name: str, as_json: bool, error: PodiumError) -> int:
+    from podium.answer import explained
+
     if as_json:
         _print_json(name, error.exit_code, getattr(error, "values", {}), (), error)
-    print(f"podium {name}: {error}", file=sys.stderr)
-    if error.remedy:
-        print(error.remedy, file=sys.stderr)
+    print(f"podium {name}: {explained(error)}", file=sys.stderr)
     return error.exit_code
 
 
@@ -122,12 +126,28 @@ def _train(recipe: Path, assignments: tuple[str, ...], data: str | None, seed: i
 @click.option("--workers", type=int, help="Worker processes.")
 @click.option("--resume", is_flag=True, help="Go on with an unfinished sweep, or with a grown budget.")
 @click.option("--new", is_flag=True, help="Search again from the start, beside earlier studies of this file.")
-def _sweep(sweep_file: Path, assignments: tuple[str, ...], resume: bool, new: bool, **limits: Any) -> Answer:
+@click.option(
+    "--plan", "only_plan", is_flag=True, help="Say what would run and what it takes; record nothing."
+)
+def _sweep(
+    sweep_file: Path,
+    assignments: tuple[str, ...],
+    resume: bool,
+    new: bool,
+    only_plan: bool,
+    **limits: Any,
+) -> Answer:
     """Search a space: propose, train, prune, record, rank."""
-    from podium.jobs.sweep import sweep
-
     if resume and new:
         raise InvalidInput("--resume and --new contradict each other.")
+    if only_plan and (resume or new):
+        raise InvalidInput("--plan starts nothing and takes neither --resume nor --new.")
+    if only_plan:
+        from podium.jobs.plan import plan
+
+        return plan(sweep_file, assignments, **limits)
+    from podium.jobs.sweep import sweep
+
     return sweep(sweep_file, assignments, resume=resume, new=new, **limits)
 
 
@@ -147,6 +167,15 @@ def _stop(sweep: str | None) -> Answer:
     from podium.jobs.status import stop
 
     return stop(sweep)
+
+
+@_command("gc", epilog="Example: podium gc (lists), podium gc --yes (removes)")
+@click.option("--yes", is_flag=True, help="Remove what is listed.")
+def _gc(yes: bool) -> Answer:
+    """List what ended sweeps and killed processes left on disk, and remove it if told so."""
+    from podium.jobs.gc import gc
+
+    return gc(yes=yes)
 
 
 @_command("compare", epilog="Example: podium compare quickstart --report quickstart.html")
@@ -204,12 +233,18 @@ def _promote(what: str | None, model: str | None, back: bool, **reasons: str | N
 
 
 @_command("ui", epilog="Example: podium ui --port 5000")
-@click.option("--port", type=int, default=5000, show_default=True, help="Port on 127.0.0.1.")
-def _ui(port: int) -> Answer:
+@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Port.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--auth", is_flag=True, help="Ask for a password, which is made and shown the first time.")
+@click.option(
+    "--allowed-hosts", metavar="NAMES", help="Names by which browsers reach it, with commas between them."
+)
+def _ui(port: int, host: str, auth: bool, allowed_hosts: str | None) -> Answer:
     """Serve the MLflow UI on this machine and print the latest sweep's comparison page."""
     from podium.jobs.ui import ui
 
-    return ui(port)
+    names = [name.strip() for name in allowed_hosts.split(",")] if allowed_hosts is not None else []
+    return ui(port, host=host, auth=auth, allowed_hosts=names)
 
 
 @_command("schema", epilog="Example: podium schema --out docs")

@@ -128,6 +128,32 @@ def chosen_gpus(gpus: Sequence[Gpu], visible: str | None) -> list[Gpu]:
     return chosen
 
 
+def machine_bytes() -> int:
+    """Memory that all processes here may use: the machine's, or less where a control group limits it."""
+    limits = [psutil.virtual_memory().total]
+    for path in _group_files("memory.max"):
+        text = path.read_text().strip()
+        if text.isdigit():  # else 'max'
+            limits.append(int(text))
+    return min(limits)
+
+
+def gpu_bytes(gpu: Gpu) -> int | None:
+    """Memory of one device as `nvidia-smi` tells it, None where it does not (of a part of a GPU, say)."""
+    query = [
+        "nvidia-smi",
+        f"--id={gpu.identity}",
+        "--query-gpu=memory.total",
+        "--format=csv,noheader,nounits",
+    ]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    text = answer.stdout.strip()
+    return int(text) * 2**20 if answer.returncode == 0 and text.isdigit() else None
+
+
 def memory_cap(workers: int) -> int:
     """Bytes one worker may hold before it is replaced: 60 % of the machine's memory, divided evenly."""
     return int(MEMORY_SHARE * psutil.virtual_memory().total / workers)
@@ -157,8 +183,14 @@ def _ranges(numbers: Sequence[int]) -> str:
 
 
 def _kill_counters() -> list[Path]:
-    counters = [Path("/proc/vmstat")]
+    vmstat = Path("/proc/vmstat")
+    return [*([vmstat] if vmstat.is_file() else []), *_group_files("memory.events")]
+
+
+def _group_files(name: str) -> list[Path]:
+    """A file of this process's control group, if there is one."""
+    found = []
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         if line.startswith("0::"):
-            counters.append(Path("/sys/fs/cgroup") / line[3:].lstrip("/") / "memory.events")
-    return [path for path in counters if path.is_file()]
+            found.append(Path("/sys/fs/cgroup") / line[3:].lstrip("/") / name)
+    return [path for path in found if path.is_file()]

@@ -27,7 +27,8 @@ from podium.result import EpochEvent, Failure, FailureCause, TrainingJob, Traini
 
 Trainer = Callable[[TrainingJob, Callable[[EpochEvent], Verdict]], TrainingResult]
 
-DEFAULT_TRAINER = "podium.training.train:train"
+OWN_TRAINERS = "podium.training."
+DEFAULT_TRAINER = f"{OWN_TRAINERS}train:train"
 READY = "ready"
 # Keras imports pandas and matplotlib if it finds them: 90 MB and a second or two a worker, for nothing.
 KEPT_OUT = frozenset({"optuna", "keras_tuner", "mlflow", "pandas", "matplotlib"})
@@ -114,8 +115,8 @@ def train_attempt(
 
 
 def load_trainer(name: str, *, threads: int) -> Trainer:
-    """Import the trainer named 'package.module:function'. Ours also sets its device up, once."""
-    if name == DEFAULT_TRAINER:
+    """Import the trainer named 'package.module:function'. Ours also set their device up, once."""
+    if name.startswith(OWN_TRAINERS):
         from podium.training.device import configure
 
         configure(threads)

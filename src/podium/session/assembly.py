@@ -20,7 +20,7 @@ from podium.coordinator.trial import Budget, Conclusion, LiveTrial, Observer, Pl
 from podium.datasets.prepare import Dataset, prepare
 from podium.datasets.splits import split
 from podium.engines.base import Engine
-from podium.errors import Interrupted, InvalidInput, SweepError
+from podium.errors import Interrupted, InvalidInput, PodiumError
 from podium.executors.local import LocalExecutor
 from podium.packager.packager import Packager, PackageRequest
 from podium.recipe import DataSettings, Recipe
@@ -33,6 +33,8 @@ from podium.tracking.runs import DataInput, Recorder
 
 PACKAGING_SECONDS = 600.0
 FLUSH_SECONDS = 120.0
+# A worker that hangs, say on a device, says nothing. No epoch is known at first, so this is long.
+PATIENCE_SECONDS = 3600.0
 BUILDER_CHECK_SECONDS = 120
 
 
@@ -194,7 +196,9 @@ def crew(
     stores: Stores, *, experiment: str, workers: int, threads: int, log_folder: Path, spool_folder: Path
 ) -> Iterator[Crew]:
     """Workers, recorder and packager; all ended on the way out, records delivered first."""
-    executor = LocalExecutor(workers=workers, threads=threads, log_folder=log_folder)
+    executor = LocalExecutor(
+        workers=workers, threads=threads, log_folder=log_folder, patience_seconds=PATIENCE_SECONDS
+    )
     try:
         recorder = Recorder(stores, experiment=experiment, spool_folder=spool_folder)
         packager = Packager(stores)
@@ -238,12 +242,27 @@ def run_loop(
         raise Interrupted(
             "ended at once; finished trials are on record.", resume_command=resume_command
         ) from error
-    except SweepError as error:
+    except PodiumError as error:
         error.remedy = "\n".join([*([error.remedy] if error.remedy else []), f"Go on with: {resume_command}"])
         raise
     if conclusion.interrupted:
         raise Interrupted("interrupted; finished trials are on record.", resume_command=resume_command)
     return conclusion
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait for the end of the block, and are a KeyboardInterrupt there."""
+    heard: list[int] = []
+    names = (signal.SIGINT, signal.SIGTERM)
+    before = {name: signal.signal(name, lambda number, _: heard.append(number)) for name in names}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
+    if heard:
+        raise KeyboardInterrupt
 
 
 @contextmanager

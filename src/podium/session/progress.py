@@ -153,7 +153,10 @@ class Progress:
             "trials": [row for row in self._rows.values() if row["state"] == "running"],
             "left": self._left(),
         }
-        live.write_status(self._folder, status)
+        try:
+            live.write_status(self._folder, status)
+        except OSError as error:  # for those who look on: no reason to end what they look at
+            self._console.print(f"the status of {self._folder.name} cannot be written: {error}", markup=False)
 
 
 def _brief(value: Any) -> str:
