@@ -16,6 +16,7 @@ from rich.console import Console
 
 from podium.reporting import failures, ranking
 from podium.reporting.report import ranked, render
+from podium.reporting.sweep_plots import optimisation_history
 from podium.reporting.sweep_record import SweepRecord
 
 RATE, DEPTH, UNITS = "params.optimizer.learning_rate", "params.model.depth", "params.model.dense_units"
@@ -339,3 +340,17 @@ def test_values_of_every_type_have_a_place_on_an_axis():
 
     assert len(shown.pictures) == 5
     assert "Not shown because they never varied: d." in shown.text
+
+
+def test_the_best_so_far_reaches_to_the_last_trial() -> None:
+    trials = pd.DataFrame(
+        {
+            "trial": [0, 1, 2, 3],
+            "state": ["complete", "complete", "pruned", "pruned"],
+            "value": [0.4, 0.6, 0.3, 0.2],
+        }
+    )
+    axes = optimisation_history(trials, metric="val_accuracy", goal="maximize").axes[0]
+    [line] = [each for each in axes.get_lines() if each.get_label() == "best so far"]
+    assert list(line.get_xdata()) == [0, 1, 3]
+    assert list(line.get_ydata()) == [0.4, 0.6, 0.6]

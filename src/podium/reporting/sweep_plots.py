@@ -76,9 +76,10 @@ def optimisation_history(trials: pd.DataFrame, *, metric: str, goal: Goal) -> Fi
     complete = ordered[(ordered["state"] == "complete") & ordered["value"].notna()]
     if len(complete):
         so_far = complete["value"].cummax() if goal == "maximize" else complete["value"].cummin()
-        axes.step(
-            complete["trial"], so_far, where="post", color=style.BLACK, linewidth=1.4, label="best so far"
-        )
+        # The line goes on to the last trial, whether that one is complete or not.
+        places = [*complete["trial"], ordered["trial"].iloc[-1]]
+        values = [*so_far, so_far.iloc[-1]]
+        axes.step(places, values, where="post", color=style.BLACK, linewidth=1.4, label="best so far")
     valueless = ordered[ordered["value"].isna() & (ordered["state"] == "failed")]
     if len(valueless):
         foot = axes.get_xaxis_transform()  # they have a place in the order of trials, and none in height
