@@ -23,7 +23,7 @@ endif
 
 ARGS = $(SET) $(if $(DATA),--data '$(DATA)')
 
-.PHONY: help setup setup-dev sweep baseline compare promote rollback confirm rerun ui status stop schema test test-jax clean
+.PHONY: help setup setup-dev sweep baseline compare promote rollback confirm rerun ui status stop schema test test-jax faults fuzz clean
 
 help:  ## List the commands.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -85,6 +85,14 @@ schema: setup  ## Write the JSON schemas of sweep files and recipes to docs/.
 
 test-jax: $(JAX_STAMP)  ## Run the training room's tests on JAX, in an environment without TensorFlow.
 	KERAS_BACKEND=jax .venv-jax/bin/python -m pytest tests/training
+
+FAULTS ?= --points 20 --random 1000 --each 30 --promote 20 --keras 30 --long --jobs 3 --record build/faults.jsonl
+
+faults: setup-dev  ## Kill, fill and cut off everything, for hours; goes on where it was (FAULTS='--only NAME ...').
+	nice $(BIN)/python tests/faults/run_rounds.py $(FAULTS)
+
+fuzz: setup-dev  ## Read 2,000 damaged files of each kind (ROUNDS=): sweeps, recipes, zips, npz files, checkpoints.
+	PODIUM_FUZZ_ROUNDS=$(or $(ROUNDS),2000) $(BIN)/python -m pytest --timeout 3600 --durations 0 tests/fuzz
 
 test: setup-dev  ## Check types, style and behaviour.
 	$(BIN)/ruff check .

@@ -48,7 +48,8 @@ def train(job: TrainingJob, report: Callable[[EpochEvent], Verdict]) -> Training
     epoch = 0
     for epoch in range(1, job.epochs + 1):
         _pass_time(behaviour, float(parameters["seconds"] or 0.0))
-        verdict = report(EpochEvent(epoch=epoch, metrics=_metrics(epoch), seconds=0.001, images=10))
+        seconds = 0.1 if behaviour == "long_epochs" else 0.001
+        verdict = report(EpochEvent(epoch=epoch, metrics=_metrics(epoch), seconds=seconds, images=10))
         if verdict is not Verdict.CONTINUE:
             status = "pruned" if verdict is Verdict.PRUNE else "interrupted"
             break

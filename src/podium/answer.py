@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from podium.errors import Interrupted, PodiumError
+from podium.stores import redacted
 
 STATUSES = {0: "done", 1: "failed", 2: "invalid", 3: "refused", 130: "interrupted"}
 
@@ -33,7 +36,7 @@ class Envelope:
     error: PodiumError | None = None
 
     def document(self) -> dict[str, Any]:
-        """All keys; values that are not finite become null."""
+        """All keys; values that are not finite become null, and secrets of addresses go."""
         error = None
         if self.error is not None:
             error = {
@@ -64,6 +67,17 @@ class Envelope:
         return cleaned
 
 
+def explained(error: PodiumError) -> str:
+    """An error and its remedy as people read them, without the secrets of addresses."""
+    return redacted(f"{error}\n{error.remedy}" if error.remedy else str(error))
+
+
+def unforeseen(error: Exception) -> PodiumError:
+    """The error for one that no command explains; its traceback goes to standard error, without secrets."""
+    print(redacted("".join(traceback.format_exception(error))), file=sys.stderr)
+    return PodiumError(f"unforeseen {type(error).__name__}: {error}".splitlines()[0])
+
+
 def _finite(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
@@ -71,8 +85,10 @@ def _finite(value: Any) -> Any:
         return {str(key): _finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_finite(inner) for inner in value]
-    if value is None or isinstance(value, bool | int | str):
+    if isinstance(value, str):
+        return redacted(value)
+    if value is None or isinstance(value, bool | int):
         return value
     if hasattr(value, "item"):  # a numpy scalar
         return _finite(value.item())
-    return str(value)
+    return redacted(str(value))

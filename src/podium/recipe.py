@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -178,11 +179,11 @@ def read_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recip
         _assign(content, key, value)
     recipe = validated(Recipe, Document(content=content, lines=document.lines, file=document.file))
     if recipe.code is not None:
-        root = (path.parent / recipe.code).resolve()
-        if not root.is_dir():
+        root = path.parent / recipe.code
+        if not os.path.isdir(root):
             fault = document.fault("code", f"no folder {root}", got=recipe.code)
             raise InvalidInput(f"{path} has a fault.", faults=[fault])
-        recipe = recipe.model_copy(update={"code": str(root)})
+        recipe = recipe.model_copy(update={"code": str(root.resolve())})
     return recipe
 
 

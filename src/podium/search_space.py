@@ -12,6 +12,8 @@ from podium.errors import Fault
 from podium.recipe import Plain, Settings
 
 When = dict[str, list[Plain]]
+# Above it not every whole number has a float of its own, which samplers compute with.
+LARGEST_INT = 2**53
 
 
 class FloatParameter(Settings):
@@ -171,6 +173,8 @@ def condition_faults(space: Mapping[str, Parameter]) -> list[Fault]:
 
 
 def _check_range(low: float, high: float, scale: str, step: float | None) -> None:
+    if any(isinstance(number, int) and abs(number) > LARGEST_INT for number in (low, high, step)):
+        raise ValueError(f"whole numbers go from -{LARGEST_INT} to {LARGEST_INT}")
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError("low and high must be finite")
     if low > high:

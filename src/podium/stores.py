@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from podium.errors import InvalidInput
 
@@ -55,8 +57,12 @@ class Stores:
 
 
 def stores_here(root: Path | None = None) -> Stores:
-    """Stores under `root` (default: ./mlruns), unless MLFLOW_TRACKING_URI or PODIUM_STUDY_URL say otherwise."""
+    """Stores under `root` (default: ./mlruns), unless MLFLOW_TRACKING_URI or PODIUM_STUDY_URL say otherwise.
+
+    A server's user and password move from its address to variables of this process and its children.
+    """
     root = (root or Path("mlruns")).resolve()
+    _take_credentials_out()
     server = os.environ.get("MLFLOW_TRACKING_URI")
     return Stores(
         root=root,
@@ -64,6 +70,20 @@ def stores_here(root: Path | None = None) -> Stores:
         artifact_uri=None if server else (root / "artifacts").as_uri(),
         study_url=os.environ.get("PODIUM_STUDY_URL") or f"sqlite:///{root / 'studies.db'}",
     )
+
+
+def _take_credentials_out() -> None:
+    """Have MLflow find the server's user and password where no library puts them into a message."""
+    try:
+        address = urlsplit(os.environ.get("MLFLOW_TRACKING_URI", ""))
+    except ValueError as error:
+        raise InvalidInput(f"MLFLOW_TRACKING_URI is no address: {error}.") from error
+    user, _, host = address.netloc.rpartition("@")
+    name, _, password = user.partition(":")
+    if address.scheme in ("http", "https") and name and password:
+        os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(name)
+        os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(password)
+        os.environ["MLFLOW_TRACKING_URI"] = address._replace(netloc=host).geturl()
 
 
 def dataset_cache() -> Path:
@@ -84,6 +104,8 @@ MLFLOW_SETTINGS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     # Podium shows its own progress; bars of single files would bury it.
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    # MLflow would print the address of each run, credentials included, on standard output.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 
 
@@ -92,10 +114,31 @@ def restrain_mlflow() -> None:
     os.environ.update(MLFLOW_SETTINGS)
 
 
+_SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+_ADDRESSES = ("MLFLOW_TRACKING_URI", "PODIUM_STUDY_URL")
+_SECRET_ARGUMENT = re.compile(r"(?i)([?&;][\w-]*(?:password|passwd|token|secret|key)=)[^&;\s'\"]+")
+# What is shorter is too likely to be a part of another word.
+_SHORTEST_SECRET = 4
+
+
 def redacted(text: str) -> str:
-    """`text` without user names, passwords and tokens of the addresses in it."""
-    for name in ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"):
-        if secret := os.environ.get(name):
-            text = text.replace(secret, "***")
+    """`text` without user names, passwords and tokens of the addresses in it, and without this process's own."""
+    for secret in _own_secrets(*(os.environ.get(name, "") for name in (*_SECRETS, *_ADDRESSES))):
+        text = text.replace(secret, "***")
     text = re.sub(r"://[^/\s?#'\"]*@", "://***@", text)
-    return re.sub(r"(?i)([?&;][\w-]*(?:password|passwd|token|secret|key)=)[^&;\s'\"]+", r"\1***", text)
+    return _SECRET_ARGUMENT.sub(r"\1***", text)
+
+
+@lru_cache(maxsize=8)
+def _own_secrets(*values: str) -> tuple[str, ...]:
+    """Secrets of this process's settings, as they are written and as they are sent; the longest first."""
+    found = set(values[: len(_SECRETS)])
+    for address in values[len(_SECRETS) :]:
+        # A password may hold what ends it elsewhere, such as a slash: the last @ decides.
+        user, at, _ = address.partition(":")[2].lstrip("/").rpartition("@")
+        found.add(user.partition(":")[2] if at else "")
+        found |= {match[0].removeprefix(match[1]) for match in _SECRET_ARGUMENT.finditer(address)}
+    found |= {unquote(secret) for secret in found}
+    return tuple(
+        sorted((secret for secret in found if len(secret) >= _SHORTEST_SECRET), key=len, reverse=True)
+    )

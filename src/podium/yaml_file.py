@@ -20,6 +20,10 @@ LARGEST_FILE_BYTES = 1_000_000
 DEEPEST_NESTING = 50
 
 
+# What PyYAML raises besides on a tag whose value is none of its kind, such as an empty !!timestamp.
+_OF_TAGGED_VALUES = (AttributeError, TypeError, LookupError)
+
+
 class _Loader(yaml.SafeLoader):
     """SafeLoader that reads 1e-3 as a number (YAML 1.2) and refuses aliases and repeated keys."""
 
@@ -111,7 +115,7 @@ def parse_document(text: str, *, file: str | None = None) -> Document:
             line=mark.line + 1 if mark else None,
         )
         raise InvalidInput(f"{file or 'YAML'} cannot be read.", faults=[fault]) from error
-    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError, *_OF_TAGGED_VALUES) as error:
         fault = Fault(message=f"not valid YAML: {error}", file=file)
         raise InvalidInput(f"{file or 'YAML'} cannot be read.", faults=[fault]) from error
     finally:

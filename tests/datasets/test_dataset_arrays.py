@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.lib import format as npy
 
+from podium.datasets import array_sources
 from podium.datasets.cache import load_part
 from podium.datasets.prepare import Dataset
 from podium.errors import DatasetError
@@ -157,3 +158,12 @@ def test_npz_with_damaged_content_is_refused(arrays_file: Saved, prepared: Prepa
     path.write_bytes(content)
     with pytest.raises(DatasetError, match="CRC"):
         prepared(f"npz:{path}")
+
+
+def test_npz_that_expands_beyond_the_memory_is_refused_before_it_does(
+    arrays_file: Saved, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(array_sources, "memory_bytes", lambda: 1000)
+    with pytest.raises(DatasetError, match="cannot be used") as caught:
+        prepared(arrays_file())
+    assert any("memory" in str(fault.allowed) for fault in caught.value.faults)

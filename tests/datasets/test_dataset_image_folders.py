@@ -125,6 +125,15 @@ def test_zip_that_is_encrypted_is_refused(tmp_path: Path, prepared: Prepared) ->
     assert "encrypted" in caught.value.faults[0].message
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_zip_that_no_ordinary_tool_writes_is_refused(method: int, tmp_path: Path, prepared: Prepared) -> None:
+    with zipfile.ZipFile(tmp_path / "pets.zip", "w", method) as archive:
+        for name, content in tree().items():
+            archive.writestr(name, content)
+    with pytest.raises(DatasetError, match="another method than Deflate"):
+        prepared(str(tmp_path / "pets.zip"))
+
+
 def declare(path: Path, size: int, *, entries: int = 1, field: int = 24) -> None:
     """Make the first entries of a zip declare `size` bytes when expanded (field 20: when packed)."""
     content = bytearray(path.read_bytes())

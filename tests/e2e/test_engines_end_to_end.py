@@ -39,7 +39,7 @@ METHODS = {
         "engine.name=keras_tuner",
         "engine.oracle=hyperband",
         "budget.trials=null",
-        "budget.epochs=12",
+        "budget.epochs=16",
     ],
     "random": ["engine.name=keras_tuner", "engine.oracle=random"],
 }
@@ -89,7 +89,7 @@ def test_what_hyperband_promotes_goes_on_from_its_checkpoint(
     swept: dict[str, dict[str, Any]], folder: Path
 ) -> None:
     answer = swept["hyperband"]
-    assert answer["epochs_trained"] == 12
+    assert answer["epochs_trained"] == 16
     client = MlflowClient(f"sqlite:///{folder / 'mlruns' / 'mlflow.db'}")
     parent = client.get_run(answer["parent_run_id"])
     runs = client.search_runs(

@@ -129,6 +129,20 @@ def test_attempt_given_to_a_worker_that_has_just_died_is_lost(make_local: Make, 
     assert failure_of(finish(executor)).cause == "lost"
 
 
+def test_an_epoch_may_take_twenty_times_the_longest_whatever_the_patience(
+    make_local: Make, tmp_path: Path
+) -> None:
+    executor = make_local(patience_seconds=30)
+    submit(executor, "0.1", tmp_path / "a", behaviour="long_epochs", seconds=1.0)
+    events: list[Event] = []
+    while not any(isinstance(event, EpochDone) for event in events):
+        events += executor.events(5)
+    executor.patience_seconds = 0.3  # less than an epoch takes; the longest so far was told as 0.1 s
+    executor.answer("0.1", Verdict.CONTINUE)
+    [outcome] = [event.outcome for event in finish(executor) if isinstance(event, Ended)]
+    assert isinstance(outcome, TrainingResult)
+
+
 def test_stopped_worker_is_lost_after_patience_and_never_comes_back(make_local: Make, tmp_path: Path) -> None:
     executor = make_local(patience_seconds=1.0)
     submit(executor, "0.1", tmp_path / "a", seconds=0.3)

@@ -45,6 +45,11 @@ os._exit(9)
 """
 
 
+@pytest.fixture
+def stores(sqlite_stores: Stores) -> Stores:
+    return sqlite_stores
+
+
 def once(stores: Stores) -> bool:
     """Whether no run's key and no metric of an epoch is there twice."""
     keys = rows(stores, "select count(*), count(distinct value) from tags where key = 'podium.key'")[0]

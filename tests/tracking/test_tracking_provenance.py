@@ -42,8 +42,42 @@ def test_snapshots_of_the_same_files_are_the_same_bytes_on_any_day(code: Path, t
     assert first.read_bytes() == second.read_bytes()
     with zipfile.ZipFile(first) as archive:
         assert archive.namelist() == ["nets/small.py"]
-        archive.extractall(tmp_path / "back")
+    provenance.unpack_code(first, tmp_path / "back")
     assert provenance.code_digest(tmp_path / "back") == provenance.code_digest(code)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "nets/__pycache__/small.cpython-311.pyc",  # Python may run it in place of nets/small.py
+        "small.pyc",
+        ".hidden/run.py",
+        "../outside.py",
+        "/outside.py",
+        "nets\\..\\outside.py",
+        "nets//small.py",
+    ],
+)
+def test_a_snapshot_with_what_the_digest_does_not_cover_is_not_unpacked(
+    code: Path, tmp_path: Path, name: str
+) -> None:
+    snapshot = provenance.snapshot_code(code, tmp_path / "code.zip")
+    with zipfile.ZipFile(snapshot, "a") as archive:
+        archive.writestr(name, b"planted")
+    with pytest.raises(ValueError, match="it holds"):
+        provenance.unpack_code(snapshot, tmp_path / "back")
+    assert not (tmp_path / "back").exists()
+
+
+def test_a_snapshot_does_not_expand_beyond_its_limit(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "code.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb.py", b" " * (provenance.LARGEST_CODE_BYTES + 1))
+    with pytest.raises(ValueError, match="allowed: 50 MB"):
+        provenance.unpack_code(tmp_path / "code.zip", tmp_path / "back")
+    assert not (tmp_path / "back").exists()
+    (tmp_path / "code.zip").write_bytes(b"no archive")
+    with pytest.raises(ValueError, match="cannot be read"):
+        provenance.unpack_code(tmp_path / "code.zip", tmp_path / "back")
 
 
 def test_a_code_folder_with_data_in_it_is_refused_and_names_the_largest_file(

@@ -129,11 +129,21 @@ def test_too_long_a_parameter_is_cut_with_a_mark_and_named(stores: Stores, recor
     assert run.data.tags["podium.cut_parameters"] == "long"
 
 
-def test_passwords_in_addresses_reach_no_tag_or_parameter(stores: Stores, recorder: Recorder) -> None:
+def test_passwords_in_addresses_reach_no_tag_parameter_text_or_spool(
+    stores: Stores, recorder: Recorder, tmp_path: Path
+) -> None:
     open_parent(recorder)
     address = "postgresql://anna:geheim@db/studies?token=geheim"
     begin(recorder, 0, parameters={"url": address}, tags={"podium.command": f"podium sweep {address}"})
+    recorder.end_run(
+        0, status="FAILED", metrics={}, tags={}, text_artifacts={"traceback.txt": f"at {address}"}
+    )
+    assert b"podium sweep" in (tmp_path / "spool" / "spool.jsonl").read_bytes()
+    assert b"geheim" not in (tmp_path / "spool" / "spool.jsonl").read_bytes()
     assert recorder.flush(20)
+    run_id = recorder.wait_for_run_id(0, 1)
+    text = client(stores).download_artifacts(run_id, "traceback.txt", str(tmp_path))
+    assert Path(text).read_text() == "at postgresql://***@db/studies?token=***"
     for content in (stores.root / "mlflow.db", stores.root / "mlflow.db-wal"):
         assert b"geheim" not in content.read_bytes()
 
@@ -208,10 +218,10 @@ def test_a_trial_that_never_started_has_no_run_id(recorder: Recorder) -> None:
         recorder.wait_for_run_id(7, 0.2)
 
 
-def test_parent_without_a_store_is_one_clear_error(
-    stores: Stores, make_recorder: Callable[..., Recorder], tmp_path: Path
-) -> None:
-    (stores.root / "mlflow.db").rename(tmp_path / "elsewhere.db")
+def test_parent_without_a_store_is_one_clear_error(sqlite_stores: Stores) -> None:
+    (sqlite_stores.root / "mlflow.db").unlink()
+    recorder = Recorder(sqlite_stores, experiment="digits")
     with pytest.raises(PodiumError, match=r"tracking store sqlite.* cannot be used"):
-        open_parent(make_recorder())
-    assert not (stores.root / "mlflow.db").exists()
+        open_parent(recorder)
+    recorder.close()
+    assert not (sqlite_stores.root / "mlflow.db").exists()

@@ -1,31 +1,18 @@
 from __future__ import annotations
 
-import os
-import shutil
 import socket
-import subprocess
-import sys
 import threading
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from mlflow_server import Server
 from tracking_records import record_trial, rows, stores_in
 
-from podium.stores import Stores
 from podium.tracking import query
 from podium.tracking.runs import Recorder
 
 pytestmark = pytest.mark.slow
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class DroppingProxy:
@@ -85,41 +72,8 @@ def _message(source: socket.socket) -> bytes:
     return content
 
 
-@pytest.fixture
-def server_store(tmp_path: Path, empty_store: Path) -> Iterator[tuple[Stores, int]]:
-    """A real MLflow server: the stores behind it, and its port."""
-    behind = stores_in(tmp_path / "server")
-    shutil.copyfile(empty_store, behind.root / "mlflow.db")
-    port = free_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--workers", "1", "--backend-store-uri", behind.tracking_uri]
-    command += ["--artifacts-destination", str(behind.artifact_uri), "--serve-artifacts"]
-    with (tmp_path / "server.log").open("w") as log:
-        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        server = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
-    try:
-        _wait_until_up(port, server)
-        yield behind, port
-    finally:
-        server.terminate()
-        server.wait(60)
-
-
-def _wait_until_up(port: int, server: subprocess.Popen[bytes]) -> None:
-    # Seconds on an idle machine; the limit is for one that is busy.
-    deadline = time.monotonic() + 200
-    while time.monotonic() < deadline:
-        assert server.poll() is None
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
-                return
-        except OSError:
-            time.sleep(0.1)
-    raise AssertionError("the MLflow server does not answer")
-
-
-def test_answers_lost_on_the_way_make_nothing_twice(server_store: tuple[Stores, int], tmp_path: Path) -> None:
-    behind, port = server_store
+def test_answers_lost_on_the_way_make_nothing_twice(server: Server, tmp_path: Path) -> None:
+    behind = stores_in(server.root)
     seen: set[bytes] = set()
 
     def first_of_each(request: bytes) -> bool:
@@ -130,9 +84,8 @@ def test_answers_lost_on_the_way_make_nothing_twice(server_store: tuple[Stores, 
         seen.add(what)
         return line.startswith(b"POST") and b"search" not in line and not again
 
-    proxy = DroppingProxy(port, first_of_each)
-    stores = replace(stores_in(tmp_path / "here"), tracking_uri=f"http://anna:geheim@127.0.0.1:{proxy.port}")
-    stores = replace(stores, artifact_uri=None)
+    proxy = DroppingProxy(server.port, first_of_each)
+    stores = server.stores(port=proxy.port)
     recorder = Recorder(stores, experiment="digits", spool_folder=tmp_path / "spool")
     parent = recorder.open_parent(name="digits-1", parameters={"engine.name": "optuna"}, tags={})
     for trial in range(3):
@@ -153,6 +106,7 @@ def test_answers_lost_on_the_way_make_nothing_twice(server_store: tuple[Stores, 
     record_trial(recorder, 3)
     assert not recorder.flush(1.5)
     assert "geheim" not in str(recorder.last_error)
+    assert "127.0.0.1" in str(recorder.last_error)
     proxy.refuse = False
     assert recorder.flush(60), recorder.last_error
     assert query.children(behind, parent)["status"].tolist() == ["FINISHED"] * 4

@@ -23,6 +23,11 @@ from podium.tracking.store import open_client
 pytestmark = pytest.mark.slow
 
 
+@pytest.fixture
+def stores(sqlite_stores: Stores) -> Stores:
+    return sqlite_stores
+
+
 def test_a_new_store_is_whole_in_wal_mode_and_leaves_nothing_else(empty_store: Path) -> None:
     with closing(sqlite3.connect(empty_store)) as database:
         assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import tokenize
 import zipfile
 import zlib
@@ -88,7 +89,9 @@ def checked_arrays(
         faults += _image_faults(key, array, where) if key[0] == "x" else _label_faults(key, array, where)
     for part in ("train", "test"):
         images, labels = flat.get(f"x_{part}"), flat.get(f"y_{part}")
-        if images is not None and labels is not None and images.shape[:1] != labels.shape[:1]:
+        if images is None or labels is None or not images.ndim or not labels.ndim:
+            continue  # said already
+        if len(images) != len(labels):
             message = f"{len(images)} images but {len(labels)} labels in the {part} part"
             faults.append(Fault(message=message, file=where))
     if "x_test" in flat and "x_train" in flat and flat["x_test"].shape[1:] != flat["x_train"].shape[1:]:
@@ -200,5 +203,16 @@ def _check_members(archive: zipfile.ZipFile, path: Path) -> None:
         elif math.prod(shape) * dtype.itemsize != held:
             message = f"{key} declares {shape} of {dtype} but holds {held:,} bytes"
             faults.append(Fault(message=message, key=key, file=str(path)))
+    needed = sum(each.file_size for each in archive.infolist())
+    if needed > memory_bytes():
+        message = f"declares {needed:,} bytes in all"
+        faults.append(
+            Fault(message=message, file=str(path), allowed=f"this machine's memory, {memory_bytes():,} bytes")
+        )
     if faults:
         raise refuse(f"{path} cannot be used.", faults)
+
+
+def memory_bytes() -> int:
+    """The memory of this machine."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

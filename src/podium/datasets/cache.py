@@ -6,6 +6,7 @@ import fcntl
 import json
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,9 @@ from podium.errors import DatasetError
 
 FORMAT: Literal[1] = 1
 _BUILDING = ".building-"
+_WRITING = ".writing-"
+# Writing one small file takes milliseconds.
+_OLD_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +89,19 @@ class Cache:
                 yield scratch
             finally:
                 shutil.rmtree(scratch)
+
+    def left_over(self) -> list[Path]:
+        """What killed processes left half-written. While another process builds, nothing of it counts."""
+        if not self.root.is_dir():
+            return []
+        old = time.time() - _OLD_SECONDS
+        written = [path for path in self.root.glob(f"*/{_WRITING}*") if path.stat().st_mtime < old]
+        with (self.root / ".lock").open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return written
+        return [*self.root.glob(f"{_BUILDING}*"), *written]
 
     def write_part(
         self, part: str, chunks: Iterable[Pixels], labels: NDArray[np.int64], scratch: Path
@@ -156,7 +173,7 @@ class Cache:
         """Write to a temporary name and rename. Raises: DatasetError if the cache cannot be written."""
         with _writing(self.root):
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.parent / f".writing-{uuid.uuid4().hex}"
+            temporary = path.parent / f"{_WRITING}{uuid.uuid4().hex}"
             try:
                 temporary.write_bytes(content)
                 temporary.replace(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,21 +62,27 @@ def refuse(message: str, faults: Sequence[Fault], *, remedy: str | None = None) 
 
 
 def _at_path(text: str, kind: Kind, written: str) -> Reference:
-    path = Path(written).expanduser()
-    is_there = path.is_dir() if kind == "folder" else path.is_file()
+    path = Path(os.path.expanduser(written))
+    # Unlike Path's own, these say no of a name that no file can have.
+    is_there = os.path.isdir(path) if kind == "folder" else os.path.isfile(path)
     if not is_there:
         what = "folder" if kind == "folder" else "file"
-        known = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
-        near = nearest(path.name, known)
+        near = nearest(path.name, _names_beside(path))
         raise _refused(text, f"no {what} {path} (from {Path.cwd()}).{near}")
     path = path.resolve()
     name = path.name if kind == "folder" else path.stem
     return Reference(text=text, kind=kind, name=name or kind, path=path)
 
 
+def _names_beside(path: Path) -> list[str]:
+    try:
+        return os.listdir(path.parent)
+    except (OSError, ValueError):
+        return []
+
+
 def _hint(text: str) -> str:
-    path = Path(text).expanduser()
-    if path.is_dir():
+    if os.path.isdir(os.path.expanduser(text)):
         return f" Did you mean 'folder:{text}'?"
     if text.lower().endswith(".npz"):
         return f" Did you mean 'npz:{text}'?"

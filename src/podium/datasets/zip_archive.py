@@ -107,6 +107,8 @@ def _problem_of_content(member: zipfile.ZipInfo, *, images: bool) -> str | None:
         return "a symbolic link"
     if member.flag_bits & 0x1:
         return "encrypted"
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return "compressed by another method than Deflate"
     if not images:
         return None
     if member.file_size > LARGEST_MEMBER_BYTES:

@@ -10,7 +10,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 
 from podium.errors import SweepError
-from podium.executors.base import Attempt, Ended, Event, Executor
+from podium.executors.base import Attempt, Ended, EpochDone, Event, Executor
 from podium.executors.placement import (
     memory_cap,
     memory_kills,
@@ -26,6 +26,8 @@ from podium.result import Failure, FailureCause, Verdict
 MAX_FAILED_STARTS = 3
 START_SECONDS = 300.0
 EXIT_SECONDS = 2.0
+# An epoch may take this many times as long as the longest so far: another trial's network may be larger.
+PATIENCE_EPOCHS = 20
 
 
 class LocalExecutor(Executor):
@@ -36,8 +38,9 @@ class LocalExecutor(Executor):
     fewer GPUs, since each GPU belongs to one worker. A worker is replaced, between trials only, after
     `trials_per_worker` trials, after running out of memory, or when it holds more than
     `memory_limit_bytes` (default: 60 % of the machine's memory divided by workers; shared pages, such as
-    the mapped dataset, do not count). A busy worker that says nothing for `patience_seconds` is killed and
-    its attempt is lost (None: any time is fine). `paths` are put in front of the workers' import path.
+    the mapped dataset, do not count). A busy worker that says nothing for `patience_seconds`, or for 20 times
+    the longest epoch so far if that is more, is killed and its attempt is lost (None: any time is fine).
+    `paths` are put in front of the workers' import path.
 
     Use it from one thread, which must live as long as it: workers end with the thread that made them.
     """
@@ -64,6 +67,7 @@ class LocalExecutor(Executor):
         self.workers = len(self._places)
         self._memory_limit_bytes = memory_limit_bytes or memory_cap(self.workers)
         self._failed_starts = [0] * self.workers
+        self._longest_epoch = 0.0
         self._fault: Exception | None = None
         self._slots: dict[int, WorkerProcess] = {}
         try:
@@ -153,6 +157,8 @@ class LocalExecutor(Executor):
         exited = worker.exited()  # asked first: all that it ever sent is then in the pipe
         said, closed = worker.receive()
         events += said
+        epochs = (event.epoch.seconds for event in said if isinstance(event, EpochDone))
+        self._longest_epoch = max(self._longest_epoch, *epochs, 0.0)
         if worker.ready:
             self._failed_starts[index] = 0
         if worker.sweep_error is not None:
@@ -167,7 +173,11 @@ class LocalExecutor(Executor):
 
     def _last_moment(self, worker: WorkerProcess) -> float | None:
         """When the worker's silence becomes too long."""
-        patience = self.patience_seconds if worker.ready else START_SECONDS
+        patience: float | None = START_SECONDS
+        if worker.ready:
+            patience = self.patience_seconds
+            if patience is not None:
+                patience = max(patience, PATIENCE_EPOCHS * self._longest_epoch)
         if worker.silent_since is None or patience is None:
             return None
         return worker.silent_since + patience

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from podium import live
 from podium.answer import Answer
 from podium.coordinator.trial import Budget
 from podium.engines.listed import ListedEngine
@@ -65,14 +66,17 @@ def _repeat(
     epochs = record.epochs if record.state == "pruned" else record.epochs_planned
     engine = ListedEngine([{}], study_name=name, goal=record.goal, epochs=epochs)
     source = capture_source(material.code)
-    with crew(
-        stores,
-        experiment=record.experiment,
-        workers=1,
-        threads=int(record.tags["podium.threads"]),
-        log_folder=folder / "logs",
-        spool_folder=folder / "spool",
-    ) as hands:
+    with (
+        live.locked(folder),
+        crew(
+            stores,
+            experiment=record.experiment,
+            workers=1,
+            threads=int(record.tags["podium.threads"]),
+            log_folder=folder / "logs",
+            spool_folder=folder / "spool",
+        ) as hands,
+    ):
         plan = make_plan(
             material=material,
             recipe=recipe,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
+from podium import live
 from podium.answer import Answer
 from podium.coordinator.bookkeeping import trained
 from podium.coordinator.trial import Budget
@@ -39,14 +41,17 @@ def train(path: Path, assignments: Sequence[str], *, data: str | None, seed: int
     folder = stores.sweeps / name
     engine = ListedEngine([{}], study_name=name)
     source = capture_source(material.code)
-    with crew(
-        stores,
-        experiment=path.stem,
-        workers=1,
-        threads=cores(),
-        log_folder=folder / "logs",
-        spool_folder=folder / "spool",
-    ) as hands:
+    with (
+        live.locked(folder),
+        crew(
+            stores,
+            experiment=path.stem,
+            workers=1,
+            threads=cores(),
+            log_folder=folder / "logs",
+            spool_folder=folder / "spool",
+        ) as hands,
+    ):
         plan = make_plan(
             material=material,
             recipe=recipe,
@@ -74,9 +79,12 @@ def train(path: Path, assignments: Sequence[str], *, data: str | None, seed: int
         keep_source(stores, run_id, source)
         attempt = plan.attempt_folder(0, int(record.attributes.get("attempts") or 1))
         if (attempt / "best.keras").is_file():
-            hands.packager.submit(PackageRequest(run_id=run_id, folder=attempt, kind="model"))
+            sha256 = trained(record).get("model_sha256")
+            model = PackageRequest(run_id=run_id, folder=attempt, kind="model", model_sha256=sha256)
+            hands.packager.submit(model)
         failures = hands.packager.drain(DELIVERY_SECONDS)
-        hands.recorder.flush(DELIVERY_SECONDS)
+        if hands.recorder.flush(DELIVERY_SECONDS) and not failures:
+            shutil.rmtree(plan.folder, ignore_errors=True)
     return _answer(record, run_id, failures)
 
 

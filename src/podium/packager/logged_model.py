@@ -122,12 +122,15 @@ def model_shapes(model_file: Path) -> tuple[tuple[int, ...], int]:
     """
     try:
         with zipfile.ZipFile(model_file) as archive:
-            layers = json.loads(archive.read("config.json"))["config"]["layers"]
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
+            member = archive.getinfo("config.json")
+            if member.file_size != member.compress_size:
+                raise ValueError("config.json is compressed, and Keras compresses nothing")
+            layers = json.loads(archive.read(member))["config"]["layers"]
+        inputs = [layer["config"] for layer in layers if layer["class_name"] == "InputLayer"]
+        units = [layer["config"]["units"] for layer in layers if "units" in layer["config"]]
+        shape = inputs[0].get("batch_shape") if len(inputs) == 1 else None
+    except (OSError, zipfile.BadZipFile, LookupError, ValueError, TypeError, RecursionError) as error:
         raise PodiumError(f"{model_file} is not a Keras model file: {error}") from error
-    inputs = [layer["config"] for layer in layers if layer["class_name"] == "InputLayer"]
-    units = [layer["config"]["units"] for layer in layers if "units" in layer["config"]]
-    shape = inputs[0].get("batch_shape") if len(inputs) == 1 else None
     if shape is None or len(shape) != 4 or None in shape[1:] or not units:
         raise PodiumError(f"{model_file} is not a model from one image to class probabilities.")
     return tuple(int(size) for size in shape[1:]), int(units[-1])

@@ -7,10 +7,9 @@ import os
 import re
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from podium import live
 from podium.coordinator.attempts import attempts, left_over
@@ -61,43 +60,25 @@ def look(stores: Stores, cache: Path) -> Iterator[Found]:
     names = {path.name for root in (stores.checkpoints, stores.sweeps) for path in _folders(root)}
     studies = {study.name for study in list_studies(stores.study_url)}
     found = Found(removable=[], kept=[])
-    with _Locks() as locks:
+    with ExitStack() as locks:
         for name in sorted(names):
-            if locks.take(stores.sweeps / name):
+            if _is_ours(stores.sweeps / name, locks):
                 _look_at(name, stores, found, known=name in studies)
             else:
                 _keep(found, stores.checkpoints / name, "its sweep or training runs now")
         _remove(found, filter(_is_temporary, stores.root.glob(".*")), KILLED)
-        _remove(
-            found, Cache(cache.expanduser().resolve()).left_over(), "half-written data of a killed process"
-        )
+        _remove(found, Cache(cache.expanduser().resolve()).left_over(), KILLED)
         yield found
 
 
-class _Locks:
-    """The locks of many sweeps, held together."""
-
-    def __init__(self) -> None:
-        self._held: list[Any] = []
-
-    def __enter__(self) -> _Locks:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for held in reversed(self._held):
-            held.__exit__(None, None, None)
-
-    def take(self, folder: Path) -> bool:
-        """Whether nobody else holds the sweep's lock. What has no folder of its own has no lock either."""
-        if not folder.is_dir():
-            return True
-        lock = live.locked(folder)
+def _is_ours(folder: Path, locks: ExitStack) -> bool:
+    """Whether nobody else holds the sweep's lock, which `locks` then does. Without a folder there is none."""
+    if folder.is_dir():
         try:
-            lock.__enter__()
+            locks.enter_context(live.locked(folder))
         except InvalidInput:
             return False
-        self._held.append(lock)
-        return True
+    return True
 
 
 def _look_at(name: str, stores: Stores, found: Found, *, known: bool) -> None:

@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -96,6 +97,34 @@ def snapshot_code(root: Path, target: Path) -> Path:
             archive.writestr(entry, path.read_bytes())
     temporary.replace(target)
     return target
+
+
+def unpack_code(snapshot: Path, folder: Path) -> None:
+    """Unpack what `snapshot_code` wrote into `folder`.
+
+    Raises: ValueError if the archive holds anything that it does not write: names that lead elsewhere, what
+    the digest leaves out and Python would run all the same (caches), or more than 50 MB.
+    """
+    try:
+        with zipfile.ZipFile(snapshot) as archive:
+            members = archive.infolist()
+            foreign = [member.orig_filename for member in members if not _is_code(member.orig_filename)]
+            if foreign:
+                raise ValueError(f"it holds {foreign[0]!r}")
+            total = sum(member.file_size for member in members)
+            if total > LARGEST_CODE_BYTES:
+                raise ValueError(
+                    f"it expands to {total / 1e6:.0f} MB; allowed: {LARGEST_CODE_BYTES / 1e6:.0f} MB"
+                )
+            archive.extractall(folder)
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, OSError) as error:
+        raise ValueError(f"it cannot be read: {error}") from error
+
+
+def _is_code(name: str) -> bool:
+    """Whether a snapshot may hold a file of this name, with / between its parts."""
+    hidden = any(part.startswith(".") or part in ("", "__pycache__") for part in name.split("/"))
+    return not hidden and "\\" not in name and "\0" not in name and not name.endswith((".pyc", ".pyo"))
 
 
 def _files(root: Path) -> Iterator[Path]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import shutil
 import tempfile
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,9 +154,15 @@ def recorded_code(stores: Stores, record: RunRecord, folder: Path) -> Path | Non
         holder = _run(client, holder).data.tags.get(PARENT_TAG)
     else:
         raise Refused(f"run {record.run_id} cannot be repeated: no snapshot of its code is on record.")
-    with zipfile.ZipFile(archive) as snapshot:
-        snapshot.extractall(folder)
-    shutil.rmtree(archive.parent, ignore_errors=True)
+    try:
+        provenance.unpack_code(archive, folder)
+    except ValueError as error:
+        raise Refused(
+            f"run {record.run_id} cannot be repeated: the snapshot of its code (on run {holder}) is not what "
+            f"Podium keeps: {error}."
+        ) from error
+    finally:
+        shutil.rmtree(archive.parent, ignore_errors=True)
     actual = provenance.code_digest(folder)
     if actual != expected:
         raise Refused(

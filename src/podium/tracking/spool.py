@@ -113,3 +113,21 @@ class Spool:
             if sequence > done:
                 self._records.append(Record(sequence=sequence, content=record, left_over=True))
                 self._next = sequence + 1
+
+
+def undelivered(folder: Path) -> int:
+    """How many records wait in a spool's folder; 0 if there is none. Changes nothing."""
+    try:
+        lines = (folder / "spool.jsonl").read_bytes().splitlines()
+        done = int((folder / "acknowledged").read_text() or 0) if (folder / "acknowledged").exists() else 0
+    except FileNotFoundError:
+        return 0
+    return sum(_sequence(line) > done for line in lines)
+
+
+def _sequence(line: bytes) -> int:
+    """A line's number; 0 for a damaged one, which no process can deliver."""
+    try:
+        return int(json.loads(line)["sequence"])
+    except (ValueError, KeyError, TypeError):
+        return 0

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from podium.errors import PodiumError
+from podium.stores import redacted
 from podium.tracking.delivery import Delivery, Step, plan
 from podium.tracking.spool import Spool
 from podium.tracking.store import first_line, is_away
@@ -60,7 +61,7 @@ class Writer:
         with self._changed:
             if self._closed:
                 raise PodiumError("the recorder is closed.")
-            self._spool.append(content)
+            self._spool.append(_without_secrets(content))
             self._changed.notify_all()
 
     def wait_for(self, condition: Callable[[], bool], timeout_seconds: float) -> bool:
@@ -148,3 +149,14 @@ class Writer:
                 self.last_error = first_line(error)
             self._changed.notify_all()
         return self.last_error is None
+
+
+def _without_secrets(content: Any) -> Any:
+    """A record as it may lie on disk, and go to a store that others read."""
+    if isinstance(content, str):
+        return redacted(content)
+    if isinstance(content, Mapping):
+        return {key: _without_secrets(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_without_secrets(value) for value in content]
+    return content

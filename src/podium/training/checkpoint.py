@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
+import lzma
 import os
 import re
 import shutil
+import tokenize
+import zipfile
+import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
 
 Arrays = list[NDArray[Any]]
 
 KEPT = 2  # the newest, and the one before it in case the newest is damaged
 _NAME = re.compile(r"checkpoint-(\d+)")
 _ARRAYS = ("weights", "optimizer", "seeds", "best", "stopping")
+_OF_ARCHIVES = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError),
+    *(SyntaxError, tokenize.TokenError, RecursionError, MemoryError),
+)
 _FILES = {"state.json", *(f"{name}.npz" for name in _ARRAYS)}
 
 
@@ -69,6 +78,28 @@ class Found:
     damaged: list[str]
 
 
+class _Place(BaseModel):
+    """Where the weights of an epoch lie: in the arrays of that name."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    epoch: int
+    file: str
+
+
+class _Content(BaseModel):
+    """What state.json holds."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    epoch: int
+    counters: dict[str, dict[str, float | int | None]]
+    stopped: bool
+    history: list[EpochRecord]
+    kept: dict[str, _Place | None]
+    dtypes: dict[str, list[str]]
+
+
 class Damaged(ValueError):
     """A checkpoint that is not what was written."""
 
@@ -85,7 +116,7 @@ def save(state: TrainingState, folder: Path) -> Path:
         temporary.mkdir(parents=True)
         _write(state, temporary)
         if target.exists():
-            shutil.rmtree(target)
+            _remove(target)
         temporary.rename(target)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -118,9 +149,12 @@ def load(path: Path) -> TrainingState:
         for name, expected in manifest.items():
             if _sha256(path / name) != expected:
                 raise Damaged(f"{path}: {name} is not as it was written.")
-        return _read(path, json.loads((path / "state.json").read_bytes()))
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise error if isinstance(error, Damaged) else Damaged(f"{path}: {error}") from error
+        return _read(path, _Content.model_validate_json((path / "state.json").read_bytes()))
+    except Damaged:
+        raise
+    # What zipfile, zlib and numpy's parser of headers raise on bytes that are not theirs.
+    except (OSError, ValueError, LookupError, TypeError, *_OF_ARCHIVES) as error:
+        raise Damaged(f"{path}: {error}") from error
 
 
 def _write(state: TrainingState, folder: Path) -> None:
@@ -152,31 +186,34 @@ def _write(state: TrainingState, folder: Path) -> None:
     _flush(folder)
 
 
-def _read(path: Path, content: dict[str, Any]) -> TrainingState:
-    arrays = {name: _load_arrays(path / f"{name}.npz", kinds) for name, kinds in content["dtypes"].items()}
+def _read(path: Path, content: _Content) -> TrainingState:
+    arrays = {name: _load_arrays(path / f"{name}.npz", kinds) for name, kinds in content.dtypes.items()}
     kept = {
-        name: BestWeights(epoch=place["epoch"], weights=arrays[place["file"]]) if place else None
-        for name, place in content["kept"].items()
+        name: BestWeights(epoch=place.epoch, weights=arrays[place.file]) if place else None
+        for name, place in content.kept.items()
     }
     best = kept["best"]
     if best is None:
         raise Damaged(f"{path}: names no best epoch.")
     return TrainingState(
-        epoch=content["epoch"],
+        epoch=content.epoch,
         weights=arrays["weights"],
         optimizer=arrays["optimizer"],
         seeds=arrays["seeds"],
         best=best,
         stopping=kept["stopping"],
-        counters=content["counters"],
-        stopped=content["stopped"],
-        history=[EpochRecord(**record) for record in content["history"]],
+        counters=content.counters,
+        stopped=content.stopped,
+        history=content.history,
     )
 
 
 def _load_arrays(path: Path, kinds: list[str]) -> Arrays:
-    with np.load(path, allow_pickle=False) as stored:
+    # numpy closes what it opened itself only where it finds an archive.
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
         values = [stored[f"arr_{index}"] for index in range(len(kinds))]
+    if any(isinstance(value, bytes) for value in values):
+        raise Damaged(f"{path}: holds what is no array.")
     # numpy writes bfloat16 as plain bytes; the state names what they were.
     return [
         value.view(kind) if value.dtype.kind == "V" else value
@@ -220,6 +257,14 @@ def _drop_old(folder: Path, *, newest: int) -> None:
     kept = sorted(epoch for epoch in _epochs(folder) if epoch <= newest)[-KEPT:]
     for epoch in _epochs(folder):
         if epoch not in kept:
-            shutil.rmtree(folder / f"checkpoint-{epoch:04d}")
+            _remove(folder / f"checkpoint-{epoch:04d}")
     for leftover in folder.glob(".checkpoint-*"):
         shutil.rmtree(leftover)
+
+
+def _remove(path: Path) -> None:
+    """Out of sight first: one that is removed half-way must not look like a checkpoint."""
+    gone = path.with_name(f".{path.name}-gone")
+    shutil.rmtree(gone, ignore_errors=True)
+    path.rename(gone)
+    shutil.rmtree(gone)

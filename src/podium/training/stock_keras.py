@@ -12,7 +12,12 @@ MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}
 # How Keras writes values that are no objects of a class.
 PLAIN_VALUES = {"__keras_tensor__", "__tensor__", "__numpy__", "__tuple__", "__bytes__", "__typespec__"}
 # Keras's own, but they run code or read files that the model file brings or names.
-NEVER = {"Lambda", "__lambda__", "function", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"}
+NEVER = {
+    *("Lambda", "__lambda__", "function", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"),
+    *("StringLookup", "IntegerLookup", "TextVectorization"),
+}
+# A thousand layers make about one.
+LARGEST_CONFIG_BYTES = 32 * 2**20
 
 
 def foreign_objects(config: object) -> list[str]:
@@ -32,11 +37,24 @@ def archive_faults(model_file: Path) -> list[str]:
                 return [
                     f"it holds {', '.join(sorted(names))} and not {', '.join(sorted(MEMBERS))}, once each"
                 ]
-            config = json.loads(archive.read("config.json"))
-    except (OSError, zipfile.BadZipFile, ValueError) as error:
+            faults = [fault for member in archive.infolist() if (fault := _member_fault(member))]
+            if faults:
+                return faults
+            foreign = foreign_objects(json.loads(archive.read("config.json")))
+    except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         return [f"it is no .keras archive ({error})"]
-    foreign = foreign_objects(config)
+    except RecursionError:
+        return ["its config.json is nested too deep"]
     return [f"it holds what is not stock Keras: {', '.join(foreign)}"] if foreign else []
+
+
+def _member_fault(member: zipfile.ZipInfo) -> str | None:
+    """Keras stores members as they are; one that expands was packed by another hand."""
+    if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
+        return f"{member.filename} is compressed and expands to {member.file_size:,} bytes"
+    if member.filename != "model.weights.h5" and member.file_size > LARGEST_CONFIG_BYTES:
+        return f"{member.filename} has {member.file_size:,} bytes; allowed are {LARGEST_CONFIG_BYTES:,}"
+    return None
 
 
 def _foreign(config: object) -> Iterator[str]:

@@ -18,6 +18,15 @@ from types import ModuleType
 from typing import Any
 
 MODEL_PLACE = "data/model.keras"
+# What Podium's packages hold and say. Anything more could be code, or lead MLflow to another file.
+PACKAGE_FILES = {
+    *("MLmodel", "conda.yaml", "python_env.yaml", "requirements.txt"),
+    *(MODEL_PLACE, "data/keras_module.txt"),
+}
+FLAVOURS: dict[str, dict[str, Any]] = {
+    "keras": {"data": "data", "save_exported_model": False, "keras_version": None, "keras_backend": None},
+    "python_function": {"loader_module": "mlflow.keras", "env": None, "python_version": None},
+}
 EXAMPLES = 25
 
 
@@ -75,6 +84,7 @@ def verify(
     faults = stock_keras.archive_faults(file)
     if faults:
         raise Refusal("foreign-model", f"the model file must not be loaded: {'; '.join(faults)}.")
+    _check_package(folder)
     import keras
     import numpy as np
 
@@ -91,7 +101,8 @@ def verify(
     try:
         import mlflow.keras
 
-        flavour = mlflow.keras.load_model(str(folder))
+        settings = {"compile": False, "safe_mode": True}
+        flavour = mlflow.keras.load_model(str(folder), load_model_kwargs=settings)
     except Exception as error:
         raise Refusal("does-not-load", f"MLflow does not load the package: {_said(error)}") from error
     flavour_difference = _compare(
@@ -155,6 +166,32 @@ def _check_digest(file: Path, expected: str) -> None:
         raise Refusal(
             "tampered-artifact",
             f"the packaged model file was changed: SHA-256 recorded {expected[:12]}, found {digest[:12]}.",
+        )
+
+
+def _check_package(folder: Path) -> None:
+    """Refuse a package that holds or says more than Podium writes: its other files have no digest on record."""
+    held = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+    if held - PACKAGE_FILES:
+        raise Refusal(
+            "foreign-model", f"the package holds foreign files: {', '.join(sorted(held - PACKAGE_FILES))}."
+        )
+    from mlflow.models import Model
+
+    try:
+        flavours = Model.load(str(folder)).flavors
+    except Exception as error:
+        raise Refusal("foreign-model", f"the package's MLmodel cannot be read: {_said(error)}") from error
+    said = [
+        f"{name}.{key} {value!r}"
+        for name, settings in flavours.items()
+        for key, value in settings.items()
+        # None stands for anything: these name versions alone.
+        if key not in FLAVOURS.get(name, {}) or FLAVOURS[name][key] not in (None, value)
+    ]
+    if said or flavours.keys() != FLAVOURS.keys():
+        raise Refusal(
+            "foreign-model", f"the package's MLmodel is not Podium's: {', '.join(said) or list(flavours)}."
         )
 
 

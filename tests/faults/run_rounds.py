@@ -1,0 +1,224 @@
+"""Owns playing rounds of faults: `python run_rounds.py --points 20 --random 1000 --each 30 --keras 30`.
+
+Every violation is printed with the command that repeats it. With `--record FILE` each round is a line of
+that file, and a later call plays only those that are not in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from contextlib import ExitStack
+from pathlib import Path
+
+import breakages
+import catalogue
+import outages
+import promotion_rounds
+import real_training
+from catalogue import RANDOM_KILLS, REAL_KILLS, Planned, Round
+from kill_rounds import at_random_moments
+from sweep_start import Place
+from warm_up import warm_up
+
+ROUND_SECONDS = 600.0
+SHARED_MEMORY = Path("/dev/shm")
+
+
+def main() -> int:
+    given = _arguments()
+    # Shared memory: a kill leaves the same there as on a disk, and flushing costs nothing.
+    home = SHARED_MEMORY if given.folder is None and SHARED_MEMORY.is_dir() else given.folder
+    with tempfile.TemporaryDirectory(prefix="podium-faults-", dir=home) as folder, ExitStack() as stack:
+        planned = _left(_planned(given), given.record)
+        template = warm_up(Path(folder))
+        rounds = _prepared({each.name for each in planned}, Path(folder), template, stack, given)
+        if given.broken:
+            breakages.apply(given.broken)
+        results = _play_all(rounds, planned, Path(folder), template, given)
+    return _table(results)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--points", type=int, default=0, help="rounds at each named point")
+    parser.add_argument("--random", type=int, default=0, help="rounds of kills at random moments")
+    parser.add_argument("--each", type=int, default=0, help="rounds of each other fault")
+    parser.add_argument("--keras", type=int, default=0, help="rounds with real trainings")
+    parser.add_argument("--promote", type=int, default=0, help="rounds at each point of a promotion")
+    parser.add_argument("--seed", type=int, default=0, help="of the first round of each fault")
+    parser.add_argument("--only", help="only faults whose name holds this")
+    parser.add_argument(
+        "--sample", type=int, help="only so many of the points of each kind, drawn by the seed"
+    )
+    parser.add_argument("--long", action="store_true", help="locks of 30 s, outages of 4 s")
+    parser.add_argument("--jobs", type=int, default=2, help="rounds at the same time")
+    parser.add_argument("--record", type=Path, help="file of results, to go on from")
+    parser.add_argument("--folder", type=Path, help="where rounds are played (default: shared memory)")
+    parser.add_argument("--keep", action="store_true", help="keep the folder of a round that failed")
+    parser.add_argument("--break", dest="broken", choices=breakages.BREAKAGES, help="take a safeguard away")
+    return parser.parse_args()
+
+
+def _planned(given: argparse.Namespace) -> list[Planned]:
+    """Rounds by name and seed."""
+    names, promotions = list(catalogue.named_points()), list(catalogue.promotion_points(None))
+    if given.sample is not None:
+        chance = random.Random(given.seed)
+        names, promotions = chance.sample(names, given.sample), chance.sample(promotions, given.sample)
+    counts = dict.fromkeys(names, given.points) | {RANDOM_KILLS: given.random, REAL_KILLS: given.keras}
+    others = [*catalogue.other_faults(long=given.long), *catalogue.server_faults(None, long=given.long)]
+    counts |= dict.fromkeys(others, given.each)
+    counts |= dict.fromkeys(promotions, given.promote)
+    planned = [
+        Planned(name, given.seed + number)
+        for name, count in counts.items()
+        for number in range(count)
+        if (given.only or "") in name
+    ]
+    # Rounds that wait beside rounds that work.
+    random.Random(0).shuffle(planned)
+    return planned
+
+
+def _prepared(
+    names: set[str], folder: Path, template: Path, stack: ExitStack, given: argparse.Namespace
+) -> dict[str, Round]:
+    """Rounds by name; what the planned ones start from is made first."""
+    server, before, expected = None, None, None
+    promotions = catalogue.promotion_points(None).keys()
+    training = os.fork() if names & ({REAL_KILLS} | promotions) else None
+    if training == 0:  # beside the start of the server
+        try:
+            real_training.reference(folder / "trained", template)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    if names & catalogue.server_faults(None, long=given.long).keys():
+        port = stack.enter_context(outages.mlflow_server(folder / "server", template))
+        server = (port, folder / "server" / "mlflow.db")
+    if training is not None:
+        if os.waitpid(training, 0)[1] != 0:
+            raise RuntimeError("the undisturbed sweep of real trainings failed")
+        trained = real_training.RealPlace(folder / "trained", name=real_training.NAME)
+        expected = real_training.ended(trained)
+        if names & promotions:
+            before = (trained, promotion_rounds.prepare(trained, folder / "promoted"))
+    return {
+        **catalogue.named_points(),
+        RANDOM_KILLS: at_random_moments,
+        **catalogue.other_faults(long=given.long),
+        **catalogue.server_faults(server, long=given.long),
+        **catalogue.promotion_points(before),
+        **catalogue.real_trainings(expected),
+    }
+
+
+def _left(planned: list[Planned], record: Path | None) -> list[Planned]:
+    if record is None or not record.exists():
+        return planned
+    lines = [json.loads(line) for line in record.read_text().splitlines()]
+    done = {(line["fault"], line["seed"]) for line in lines}
+    return [each for each in planned if (each.name, each.seed) not in done]
+
+
+def _play_all(
+    rounds: dict[str, Round], planned: list[Planned], folder: Path, template: Path, given: argparse.Namespace
+) -> list[tuple[Planned, list[str]]]:
+    results: list[tuple[Planned, list[str]]] = []
+    playing: dict[int, tuple[Planned, Path, float]] = {}
+    waiting = list(enumerate(planned))
+    while waiting or playing:
+        while waiting and len(playing) < given.jobs:
+            number, each = waiting.pop(0)
+            root = folder / f"round-{number}"
+            root.mkdir()
+            playing[_play(rounds[each.name], each, root, template)] = (each, root, time.monotonic())
+        pid, _ = os.waitpid(-1, 0)
+        if pid not in playing:
+            continue
+        each, root, began = playing.pop(pid)
+        answer = root / "result.json"
+        found = json.loads(answer.read_text()) if answer.exists() else ["the round itself died"]
+        results.append((each, found))
+        _tell(each, found, time.monotonic() - began, len(results), len(planned), given)
+        if found and given.keep:
+            shutil.copytree(root, Path(tempfile.mkdtemp(prefix="podium-fault-")) / "round")
+        shutil.rmtree(root, ignore_errors=True)
+    return results
+
+
+def _play(play: Round, each: Planned, root: Path, template: Path) -> int:
+    """A round in a fork, so that its checks leave nothing open here."""
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        os.setpgid(0, 0)
+        signal.alarm(int(ROUND_SECONDS))
+        place = Place(root)
+        place.prepare(template)
+        chance = random.Random(f"{each.name}/{each.seed}")
+        try:
+            found = play(place, chance)
+        except Exception:
+            found = [f"the round failed: {traceback.format_exc()}"]
+        (root / ".result").write_text(json.dumps(found))
+        (root / ".result").rename(root / "result.json")
+    finally:
+        os._exit(0)
+
+
+def _tell(
+    each: Planned, found: list[str], seconds: float, done: int, total: int, given: argparse.Namespace
+) -> None:
+    print(
+        f"{done} of {total}: {each.name}, seed {each.seed}, {seconds:.1f} s",
+        file=sys.stderr,
+        flush=True,
+    )
+    if given.record is not None:
+        given.record.parent.mkdir(parents=True, exist_ok=True)
+        facts = {"fault": each.name, "seed": each.seed, "violations": found, "seconds": round(seconds, 2)}
+        with given.record.open("a") as file:
+            file.write(json.dumps(facts) + "\n")
+    if found:
+        print(f"VIOLATION in {each.name}:", *found, sep="\n  ", flush=True)
+        option = _option(each.name)
+        repeat = f"{option} 1 --seed {each.seed} --only '{each.name}'"
+        print(f"  again: python tests/faults/run_rounds.py {repeat}", flush=True)
+
+
+def _option(name: str) -> str:
+    if name in catalogue.named_points():
+        return "--points"
+    if name.startswith("promote: "):
+        return "--promote"
+    return {RANDOM_KILLS: "--random", REAL_KILLS: "--keras"}.get(name, "--each")
+
+
+def _table(results: list[tuple[Planned, list[str]]]) -> int:
+    played = Counter(each.name for each, _ in results)
+    violated = Counter(each.name for each, found in results if found)
+    width = max(map(len, played), default=5)
+    print(f"{'fault':{width}}  rounds  violations  under (95 %)")
+    for name in sorted(played):
+        bound = f"{3 / played[name]:.4f}" if not violated[name] else "-"
+        print(f"{name:{width}}  {played[name]:6}  {violated[name]:10}  {bound:>12}")
+    total, broken = sum(played.values()), sum(violated.values())
+    bound = f"{3 / total:.4f}" if total and not broken else "-"
+    print(f"{'all':{width}}  {total:6}  {broken:10}  {bound:>12}")
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,40 @@
+"""A short round of every fault; `make faults` plays the long ones. Safeguards taken away are noticed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+PROGRAM = Path(__file__).parent / "run_rounds.py"
+SECONDS = 550
+
+
+def play(*options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(PROGRAM), *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+
+
+def test_no_invariant_is_broken_by_any_fault() -> None:
+    done = play(
+        *["--points", "1", "--sample", "4", "--random", "2", "--each", "1", "--promote", "1", "--keras", "1"]
+    )
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    for fault in ("disk full", "MLflow commits and drops the answer", "real trainings killed", "promote: "):
+        assert fault in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("broken", "fault", "invariant"),
+    [
+        ("lock", ["--each", "1", "--only", "second start"], "I2: a second start"),
+        ("reconcile", ["--points", "1", "--only", "after engine.tell"], "I4: "),
+    ],
+)
+def test_a_safeguard_that_is_gone_is_noticed(broken: str, fault: list[str], invariant: str) -> None:
+    done = play("--break", broken, *fault)
+    assert done.returncode == 1
+    assert invariant in done.stdout
