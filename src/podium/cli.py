@@ -110,6 +110,9 @@ def _show(answer: Answer, as_json: bool) -> None:
 @click.option("--seed", type=int, help="Seed of initialisation, shuffling and augmentation.")
 def _train(recipe: Path, assignments: tuple[str, ...], data: str | None, seed: int | None) -> Answer:
     """Train one recipe and log it."""
+    from podium.jobs.check import check_recipe
+
+    check_recipe(recipe, assignments, data=data, seed=seed)
     from podium.jobs.train import train
 
     return train(recipe, assignments, data=data, seed=seed)
@@ -142,6 +145,9 @@ def _sweep(
         raise InvalidInput("--resume and --new contradict each other.")
     if only_plan and (resume or new):
         raise InvalidInput("--plan starts nothing and takes neither --resume nor --new.")
+    from podium.jobs.check import check_sweep
+
+    check_sweep(sweep_file, assignments, **limits)
     if only_plan:
         from podium.jobs.plan import plan
 

@@ -108,6 +108,21 @@ def read_sweep(path: Path, assignments: Sequence[str] = (), *, data: str | None 
     return Sweep(file=file, recipe=recipe, path=path.resolve(), code=code)
 
 
+def sweep_as_typed(
+    path: Path,
+    assignments: Sequence[str],
+    *,
+    data: str | None,
+    trials: int | None,
+    hours: float | None,
+    workers: int | None,
+) -> Sweep:
+    """`read_sweep` with a command's options over it. Raises: InvalidInput with every fault."""
+    options = {"budget.trials": trials, "budget.hours": hours, "workers": workers}
+    given = [f"{key}={value}" for key, value in options.items() if value is not None]
+    return read_sweep(path, [*assignments, *given], data=data)
+
+
 def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
     """`['a.b=1e-3']` to `{'a.b': 0.001}`. Raises: InvalidInput on anything that is not key=value."""
     values: dict[str, Any] = {}

@@ -52,6 +52,9 @@ def _as_expected(place: Place, expected: list[Ended]) -> list[str]:
         if one != other:
             found.append(f"I6: trial {number} came to {one}, uninterrupted to {other}")
     trials = read_study(place)[1]
+    for trial in trials:
+        if trial.outcome.get("state") != "complete":
+            found.append(f"I1: trial {trial.number} ended so: {trial.outcome}, {trial.facts.get('traceback')}")
     parents, runs = read_runs(place)
     statuses = sorted(run.status for run in runs + parents)
     if statuses != ["FINISHED"] * (len(trials) + 1):

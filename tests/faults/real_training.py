@@ -19,7 +19,9 @@ TRIALS, EPOCHS = 2, 6
 NAME = "digits-faults"
 RECIPE = f"""
 data: {{reference: digits, train_limit: 300, validation: {{fraction: 0.2}}}}
-model: {{depth: 1, filters: 8, dense_units: 16}}
+model: {{depth: 1, filters: 8, dense_units: 32, dropout: 0.1, dense_dropout: 0.1}}
+augmentation: {{strength: 0.3}}
+optimizer: {{learning_rate: 0.005}}
 training: {{epochs: {EPOCHS}, batch_size: 20}}
 """
 SWEEP = f"""
@@ -30,7 +32,7 @@ engine: {{name: optuna, sampler: random, pruner: none, seed: 1}}
 budget: {{trials: {TRIALS}}}
 workers: 1
 space:
-  optimizer.learning_rate: {{type: float, low: 1.0e-4, high: 1.0e-2, scale: log}}
+  optimizer.learning_rate: {{type: float, low: 1.0e-3, high: 1.0e-2, scale: log}}
 """
 # Places in MLflow's tables that hold addresses of files.
 ADDRESSES = (

@@ -19,7 +19,7 @@ from podium.session.model_corners import largest_batch
 from podium.session.plan_document import SweepPlan, document, doubts, shown
 from podium.session.space_survey import survey
 from podium.stores import dataset_cache, stores_here
-from podium.sweep_file import read_sweep
+from podium.sweep_file import sweep_as_typed
 
 
 def plan(
@@ -35,9 +35,7 @@ def plan(
 
     Raises: InvalidInput if a sweep would refuse the file; PodiumError if its recipe cannot be trained.
     """
-    options = {"budget.trials": trials, "budget.hours": hours, "workers": workers}
-    given = [f"{key}={value}" for key, value in options.items() if value is not None]
-    spec = read_sweep(path, [*assignments, *given], data=data)
+    spec = sweep_as_typed(path, assignments, data=data, trials=trials, hours=hours, workers=workers)
     faults = option_faults(spec.file)
     if faults:
         raise InvalidInput(f"{path}: the engine's options have faults.", faults=faults)

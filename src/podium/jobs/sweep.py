@@ -17,28 +17,23 @@ from podium import live
 from podium.answer import Answer
 from podium.coordinator.bookkeeping import trained
 from podium.coordinator.trial import Budget, Conclusion, Plan
-from podium.engines.base import Engine, Proposal, TrialRecord
+from podium.engines.base import Engine, Proposal
 from podium.engines.make import make_engine, option_faults
 from podium.engines.study import prepare_storage
 from podium.errors import Interrupted, InvalidInput, SweepError
 from podium.packager.packager import PackageRequest
-from podium.reporting import pareto
-from podium.reporting.ranking import terminal_table
-from podium.reporting.report import ranked
-from podium.reporting.sweep_record import SweepRecord
 from podium.search_space import bounds
 from podium.session.assembly import Crew, Material, cores, crew, gather, make_plan, run_loop, undisturbed
 from podium.session.continuation import DOCUMENT, LIMITS_DONE, Study, choose_study, limits
-from podium.session.evidence import sweep_record
 from podium.session.progress import Progress
+from podium.session.sweep_answer import best_trial, counts_of, sweep_answer
 from podium.session.warm_start import WarmStart, find_warm_start
 from podium.stores import Stores, stores_here
-from podium.sweep_file import SETTINGS, Sweep, read_sweep
+from podium.sweep_file import SETTINGS, Sweep, sweep_as_typed
 from podium.tracking.run_record import capture_source, keep_source
 from podium.tracking.runs import prepare_store
 
 DELIVERY_SECONDS = 300.0
-ROWS_SHOWN = 20
 WARM_STARTED = "warm_started"
 
 
@@ -54,9 +49,7 @@ def sweep(
     new: bool = False,
 ) -> Answer:
     """Run a sweep file to the end of its budget; a finished one only shows its result."""
-    options = {"budget.trials": trials, "budget.hours": hours, "workers": workers}
-    given = [f"{key}={value}" for key, value in options.items() if value is not None]
-    spec = read_sweep(path, [*assignments, *given], data=data)
+    spec = sweep_as_typed(path, assignments, data=data, trials=trials, hours=hours, workers=workers)
     faults = option_faults(spec.file)
     if faults:
         raise InvalidInput(f"{path}: the engine's options have faults.", faults=faults)
@@ -94,7 +87,7 @@ def sweep(
                 for message in warm.messages:
                     Console(stderr=True).print(message, highlight=False, markup=False, soft_wrap=True)
             parent = _search(spec, study, stores, engine, material, folder, command)
-        answer = _answer(spec, study, stores, engine, parent, command)
+        answer = sweep_answer(spec, study, stores, engine, parent, command)
         return replace(answer, warnings=[*answer.warnings, *warm.messages])
 
 
@@ -201,7 +194,7 @@ def _progress(spec: Sweep, engine: Engine, folder: Path) -> Progress:
         status_folder=folder,
     )
     records = engine.trials()
-    best = _best(records, spec)
+    best = best_trial(records, spec)
     progress.take_over(
         ended=sum(record.state != "running" for record in records),
         best=best.value if best else None,
@@ -218,8 +211,8 @@ def _conclude(
     Raises: SweepError if MLflow is away for so long that records are left to `--resume`.
     """
     records = engine.trials()
-    best = _best(records, spec)
-    metrics = {f"trials_{name}": float(count) for name, count in _counts(records).items()}
+    best = best_trial(records, spec)
+    metrics = {f"trials_{name}": float(count) for name, count in counts_of(records).items()}
     metrics["seconds"] = conclusion.seconds
     if best is not None and best.value is not None:
         metrics[f"best_{spec.file.epoch_objective.metric}"] = best.value
@@ -244,80 +237,6 @@ def _conclude(
     engine.remember(LIMITS_DONE, json.dumps(limits(spec)))
     if not failures:
         shutil.rmtree(plan.folder, ignore_errors=True)
-
-
-def _answer(spec: Sweep, study: Study, stores: Stores, engine: Engine, parent: str, command: str) -> Answer:
-    records = engine.trials()
-    record = sweep_record(stores, parent)
-    best = _best(records, spec)
-    run_ids = dict(zip(record.trials["trial"], record.trials["run_id"], strict=True))
-    values = {
-        "sweep": spec.file.name,
-        "study": study.name,
-        "parent_run_id": parent,
-        "trials": {"total": len(records), **_counts(records)},
-        "best": None
-        if best is None
-        else {
-            "trial": best.number,
-            "run_id": run_ids.get(best.number),
-            "value": best.value,
-            "params": dict(best.parameters),
-        },
-        "pareto": pareto.values(record),
-        "epochs_trained": sum(len(trial.curve) for trial in records),
-        "epochs_saved": _epochs_saved(records, spec),
-        "seconds": float(engine.recall("seconds_used") or 0.0),
-        "compare_url": record.compare_url,
-        "resume_command": f"{command} --resume",
-    }
-    return Answer(values=values, shown=_shown(values, record), exit_code=0 if best else 1)
-
-
-def _shown(values: Mapping[str, Any], record: SweepRecord) -> list[object]:
-    counts = values["trials"]
-    shown: list[object] = [
-        *pareto.shown(record),
-        terminal_table(ranked([record]), metric=record.metric, top=ROWS_SHOWN),
-        f"{counts['complete']} complete, {counts['pruned']} pruned, {counts['failed']} failed, "
-        f"{counts['duplicate']} duplicates; {values['epochs_trained']} epochs trained, "
-        f"{values['epochs_saved']} saved by pruning; {values['seconds']:.0f} s",
-    ]
-    if values["best"] is not None:
-        shown.append(f"best: trial {values['best']['trial']}, {record.metric} {values['best']['value']:.4f}")
-        shown += [f"  {key} = {value}" for key, value in values["best"]["params"].items()]
-    return [
-        *shown,
-        f"curves side by side (after `make ui`): {values['compare_url']}",
-        f"next: podium compare {values['sweep']}, then podium confirm {values['sweep']}",
-    ]
-
-
-def _best(records: Sequence[TrialRecord], spec: Sweep) -> TrialRecord | None:
-    complete = [
-        record
-        for record in records
-        if record.state == "complete" and record.feasible and record.value is not None
-    ]
-    pick = max if spec.file.epoch_objective.goal == "maximize" else min
-    return pick(complete, key=lambda record: record.value or 0.0, default=None)
-
-
-def _counts(records: Sequence[TrialRecord]) -> dict[str, int]:
-    duplicate = sum("duplicate_of" in record.attributes for record in records)
-    counts = {
-        state: sum(record.state == state for record in records) for state in ("complete", "pruned", "failed")
-    }
-    return {**counts, "complete": counts["complete"] - duplicate, "duplicate": duplicate}
-
-
-def _epochs_saved(records: Sequence[TrialRecord], spec: Sweep) -> int:
-    planned = spec.recipe.training.epochs
-    return sum(
-        int(trained(record).get("epochs_planned") or planned) - len(record.curve)
-        for record in records
-        if record.state == "pruned"
-    )
 
 
 def _largest_batch(spec: Sweep) -> int:
