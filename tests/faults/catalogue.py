@@ -18,6 +18,8 @@ from real_training import Ended, RealPlace
 from sweep_start import Place
 
 Round = Callable[[Place, random.Random], list[str]]
+# The kernel counts its kills for the whole machine, so another round's SIGKILL would be taken for one.
+ALONE = "out of memory, killed"
 RANDOM_KILLS = "SIGKILL at random moments"
 REAL_KILLS = "real trainings killed"
 SHORT_SECONDS, LONG_SECONDS = 2.0, 30.0
@@ -54,7 +56,7 @@ def other_faults(*, long: bool) -> dict[str, Round]:
         "study locked": partial(store_rounds.database_locked, file="studies.db", seconds=seconds),
         "MLflow database locked": partial(store_rounds.database_locked, file="mlflow.db", seconds=seconds),
         "out of memory, exception": partial(store_rounds.training_fails, do="memory"),
-        "out of memory, killed": store_rounds.memory_kill,
+        ALONE: store_rounds.memory_kill,
         "NaN": partial(store_rounds.training_fails, do="nan"),
         "checkpoints cut or altered": store_rounds.checkpoint_damaged,
         "clock steps back": store_rounds.clock_steps_back,

@@ -54,7 +54,9 @@ def _as_expected(place: Place, expected: list[Ended]) -> list[str]:
     trials = read_study(place)[1]
     for trial in trials:
         if trial.outcome.get("state") != "complete":
-            found.append(f"I1: trial {trial.number} ended so: {trial.outcome}, {trial.facts.get('traceback')}")
+            found.append(
+                f"I1: trial {trial.number} ended so: {trial.outcome}, {trial.facts.get('traceback')}"
+            )
     parents, runs = read_runs(place)
     statuses = sorted(run.status for run in runs + parents)
     if statuses != ["FINISHED"] * (len(trials) + 1):

@@ -25,7 +25,7 @@ import catalogue
 import outages
 import promotion_rounds
 import real_training
-from catalogue import RANDOM_KILLS, REAL_KILLS, Planned, Round
+from catalogue import ALONE, RANDOM_KILLS, REAL_KILLS, Planned, Round
 from kill_rounds import at_random_moments
 from sweep_start import Place
 from warm_up import warm_up
@@ -85,9 +85,9 @@ def _planned(given: argparse.Namespace) -> list[Planned]:
         for number in range(count)
         if (given.only or "") in name
     ]
-    # Rounds that wait beside rounds that work.
+    # Rounds that wait beside rounds that work; those that are played alone at the end.
     random.Random(0).shuffle(planned)
-    return planned
+    return sorted(planned, key=lambda each: each.name == ALONE)
 
 
 def _prepared(
@@ -138,7 +138,7 @@ def _play_all(
     playing: dict[int, tuple[Planned, Path, float]] = {}
     waiting = list(enumerate(planned))
     while waiting or playing:
-        while waiting and len(playing) < given.jobs:
+        while waiting and (not playing or len(playing) < _most_beside(waiting[0][1], playing, given.jobs)):
             number, each = waiting.pop(0)
             root = folder / f"round-{number}"
             root.mkdir()
@@ -155,6 +155,11 @@ def _play_all(
             shutil.copytree(root, Path(tempfile.mkdtemp(prefix="podium-fault-")) / "round")
         shutil.rmtree(root, ignore_errors=True)
     return results
+
+
+def _most_beside(each: Planned, playing: dict[int, tuple[Planned, Path, float]], jobs: int) -> int:
+    """How many rounds may be under way when this one starts."""
+    return 1 if ALONE in (each.name, *(other.name for other, _, _ in playing.values())) else jobs
 
 
 def _play(play: Round, each: Planned, root: Path, template: Path) -> int:

@@ -131,6 +131,9 @@ class Packager:
         if answer:
             problem = json.loads(answer)["problem"]
             return None if problem is None else str(problem)
+        # Its pipes close a moment before it counts as dead; the next request must not be written to it.
+        process.kill()
+        process.wait()
         return f"the packaging process died: {self._last_words()}"
 
     def _running(self) -> subprocess.Popen[str]:
