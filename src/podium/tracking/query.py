@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import quote
 
 import pandas as pd
-from mlflow.entities import Run
+from mlflow.entities import Metric, Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
@@ -23,6 +24,8 @@ from podium.yaml_file import nearest
 INFEASIBLE = "tags.podium.infeasible"
 RUNS_A_PAGE = 1_000
 REQUESTS_AT_ONCE = 8
+READ_TRIES = 3
+READ_PAUSE_SECONDS = 0.2
 RUN_ID_LENGTH = 32
 # What `Recorder.epoch` writes beside the recipe's own metrics; their step 0 is the whole run's value.
 EPOCH_METRICS = (
@@ -221,10 +224,22 @@ def _frame(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(whole) if whole else pd.DataFrame(columns=first)
 
 
+def _metric_history(client: MlflowClient, run_id: str, metric: str) -> list[Metric]:
+    """Asked again if the connection breaks: a server may close an idle one just then, and asking changes nothing."""
+    for _ in range(READ_TRIES - 1):
+        try:
+            return list(client.get_metric_history(run_id, metric))
+        except MlflowException as error:
+            if error.error_code != "INTERNAL_ERROR":
+                raise
+            time.sleep(READ_PAUSE_SECONDS)
+    return list(client.get_metric_history(run_id, metric))
+
+
 def _history_from_server(client: MlflowClient, run_ids: Sequence[str]) -> pd.DataFrame:
     wanted = [(run_id, metric) for run_id in run_ids for metric in EPOCH_METRICS]
     with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
-        answers = list(pool.map(lambda each: client.get_metric_history(*each), wanted))
+        answers = list(pool.map(lambda each: _metric_history(client, *each), wanted))
     rows = [
         {"run_id": run_id, "epoch": m.step, "metric": metric, "value": m.value, "time": m.timestamp}
         for (run_id, metric), answer in zip(wanted, answers, strict=True)
