@@ -103,10 +103,9 @@ class Coordinator:
             events = self._events()
             for event in events:
                 self._handle(event)
+            # A lost trial goes on, whatever is used up; one that ended may have left some of it.
             if self._waiting or any(isinstance(event, Ended) for event in events):
-                reason = (
-                    ""  # a lost trial goes on, whatever is used up; one that ended may have left some of it
-                )
+                reason = ""
             self._package_ready()
             self._end_overdue()
             self._spending.note_if_due()

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import cast
 
 from podium.engines.base import Engine, Scalar
 from podium.engines.checks import option_faults as option_faults
 from podium.engines.listed import ListedEngine
 from podium.engines.optuna import OptunaEngine
+from podium.errors import InvalidInput
 from podium.search_space import project
 from podium.sweep_checks import listed_parameters
 from podium.sweep_file import KerasTunerSettings, ListedSettings, Sweep
+
+
+def check_options(sweep: Sweep, path: Path) -> None:
+    """`path`: the file as it was typed.
+
+    Raises: InvalidInput with everything wrong with the engine's options and with what the sweep asks of it.
+    """
+    faults = option_faults(sweep.file)
+    if faults:
+        raise InvalidInput(f"{path}: the engine's options have faults.", faults=faults)
 
 
 def make_engine(

@@ -12,8 +12,7 @@ from types import FrameType
 from rich.console import Console
 
 from podium.answer import Answer
-from podium.engines.make import option_faults
-from podium.errors import InvalidInput
+from podium.engines.make import check_options
 from podium.session.assembly import cores, gather
 from podium.session.model_corners import largest_batch
 from podium.session.plan_document import SweepPlan, document, doubts, shown
@@ -36,9 +35,7 @@ def plan(
     Raises: InvalidInput if a sweep would refuse the file; PodiumError if its recipe cannot be trained.
     """
     spec = sweep_as_typed(path, assignments, data=data, trials=trials, hours=hours, workers=workers)
-    faults = option_faults(spec.file)
-    if faults:
-        raise InvalidInput(f"{path}: the engine's options have faults.", faults=faults)
+    check_options(spec, path)
     parts = dataset_cache().expanduser().resolve() / "train"
     decoded = set(parts.iterdir()) if parts.is_dir() else set()
     material = gather(spec.recipe, code=spec.code, largest_batch=largest_batch(spec.file.space, spec.recipe))

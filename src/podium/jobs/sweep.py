@@ -18,9 +18,9 @@ from podium.answer import Answer
 from podium.coordinator.bookkeeping import trained
 from podium.coordinator.trial import Budget, Conclusion, Plan
 from podium.engines.base import Engine, Proposal
-from podium.engines.make import make_engine, option_faults
+from podium.engines.make import check_options, make_engine
 from podium.engines.study import prepare_storage
-from podium.errors import Interrupted, InvalidInput, SweepError
+from podium.errors import Interrupted, SweepError
 from podium.packager.packager import PackageRequest
 from podium.search_space import bounds
 from podium.session.assembly import Crew, Material, cores, crew, gather, make_plan, run_loop, undisturbed
@@ -50,9 +50,7 @@ def sweep(
 ) -> Answer:
     """Run a sweep file to the end of its budget; a finished one only shows its result."""
     spec = sweep_as_typed(path, assignments, data=data, trials=trials, hours=hours, workers=workers)
-    faults = option_faults(spec.file)
-    if faults:
-        raise InvalidInput(f"{path}: the engine's options have faults.", faults=faults)
+    check_options(spec, path)
     material = gather(spec.recipe, code=spec.code, largest_batch=_largest_batch(spec))
     stores = stores_here()
     stores.prepare()
