@@ -48,7 +48,8 @@ class DataSettings(Settings):
 class ModelSettings(Settings):
     """The guide's CNN: `depth` blocks of two 3x3 convolutions, `filters` doubling from block to block.
 
-    The head has two dense layers, of `dense_units` and of half as many. `builder` names a function
+    The head has two dense layers, of `dense_units` and of half as many. `normalization_momentum` is batch
+    normalisation's: the share of the old moving average that each step keeps. `builder` names a function
     `package.module:function` of one's own instead; it gets `parameters`.
     """
 
@@ -57,6 +58,7 @@ class ModelSettings(Settings):
     dropout: Fraction = 0.25
     dense_units: Annotated[int, Field(ge=2, le=65_536)] = 256
     dense_dropout: Fraction = 0.5
+    normalization_momentum: Fraction = 0.99
     builder: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")] | None = None
     parameters: dict[str, Plain] = {}
 

@@ -54,13 +54,13 @@ def guide_cnn(images: Any, settings: ModelSettings, image_shape: tuple[int, int,
         filters = settings.filters << block
         for _ in range(2):
             x = layers.Conv2D(filters, 3, padding="same", activation="relu")(x)
-            x = layers.BatchNormalization()(x)
+            x = layers.BatchNormalization(momentum=settings.normalization_momentum)(x)
         x = layers.MaxPooling2D(2)(x)
         x = layers.Dropout(settings.dropout)(x)
     x = layers.Flatten()(x)
     for units in (settings.dense_units, settings.dense_units // 2):
         x = layers.Dense(units, activation="relu")(x)
-        x = layers.BatchNormalization()(x)
+        x = layers.BatchNormalization(momentum=settings.normalization_momentum)(x)
         x = layers.Dropout(settings.dense_dropout)(x)
     # Probabilities of 16 bits would round the loss away.
     return layers.Dense(classes, activation="softmax", dtype="float32")(x)
