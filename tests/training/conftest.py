@@ -30,7 +30,7 @@ def arrays(tmp_path_factory: pytest.TempPathFactory) -> TrainingArrays:
 @pytest.fixture(scope="session")
 def finished(arrays: TrainingArrays, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """Five epochs with dropout, augmentation and a learning rate that falls at every chance."""
-    plateau = {"monitor": "loss", "factor": 0.5, "patience": 1, "min_lr": 1e-6}
+    plateau = {"monitor": "val_loss", "factor": 0.5, "patience": 1, "min_lr": 1e-6}
     values = {
         **SMALL,
         "callbacks.reduce_lr_on_plateau": plateau,

@@ -12,11 +12,12 @@ from training_jobs import Reports, make_job, write_arrays
 from podium.training import device
 from podium.training.train import train
 
-EPOCHS, BATCH = 2, 32
+# A rate so small that roundings do not grow into differences.
+EPOCHS, BATCH, RATE = 2, 32, 1e-5
 
 
-def guide_model(seed: int) -> keras.Model:
-    """As the guide writes it: a Sequential of stock layers, with the three layers of augmentation first."""
+def guide_model() -> keras.Model:
+    """As the guide writes it, without augmentation: that has random numbers and a test of its own."""
     layers = keras.layers
     body = keras.Sequential([keras.Input((32, 32, 3))])
     for filters in (32, 64, 128):
@@ -31,19 +32,20 @@ def guide_model(seed: int) -> keras.Model:
         body.add(layers.BatchNormalization())
         body.add(layers.Dropout(0.5))
     body.add(layers.Dense(10, activation="softmax"))
-    augmentation = [
-        layers.RandomFlip("horizontal", seed=seed),
-        layers.RandomRotation(0.1, seed=seed + 1),
-        layers.RandomZoom(0.1, seed=seed + 2),
-    ]
-    return keras.Sequential([keras.Input((32, 32, 3)), *augmentation, body])
+    return body
 
 
 @pytest.mark.slow
 def test_losses_equal_those_of_the_guides_script(tmp_path: Path) -> None:
     arrays = write_arrays(tmp_path, size=32, channels=3)
     reports = Reports()
-    values = {"training.epochs": EPOCHS, "training.batch_size": BATCH, "training.seed": 3}
+    values = {
+        "training.epochs": EPOCHS,
+        "training.batch_size": BATCH,
+        "training.seed": 3,
+        "optimizer.learning_rate": RATE,
+        "augmentation.strength": 0.0,
+    }
     train(make_job(arrays, tmp_path, values), reports)
 
     images = np.load(arrays.images).astype("float32") / 255.0
@@ -53,10 +55,10 @@ def test_losses_equal_those_of_the_guides_script(tmp_path: Path) -> None:
     keras.utils.clear_session()
     keras.utils.set_random_seed(3)
     device.make_deterministic()
-    model = guide_model(3)
+    model = guide_model()
     assert model.count_params() == 849_066
     model.compile(
-        optimizer=keras.optimizers.Adam(1e-3), loss="categorical_crossentropy", metrics=["accuracy"]
+        optimizer=keras.optimizers.Adam(RATE), loss="categorical_crossentropy", metrics=["accuracy"]
     )
     for epoch, metrics in enumerate(reports.metrics()):
         order = np.random.default_rng([3, epoch]).permutation(chosen)
@@ -69,7 +71,6 @@ def test_losses_equal_those_of_the_guides_script(tmp_path: Path) -> None:
             verbose=0,
             validation_data=(images[held_out], labels[held_out]),
         ).history
-        # Rounding differs a little (pixels are divided here, multiplied there), and grows from step to step.
-        assert metrics["loss"] == pytest.approx(history["loss"][0], rel=2e-3 * (1 + 4 * epoch))
-        assert metrics["val_loss"] == pytest.approx(history["val_loss"][0], rel=2e-3 * (1 + 4 * epoch))
-        assert metrics["accuracy"] == pytest.approx(history["accuracy"][0], abs=0.02 * epoch + 1e-6)
+        assert metrics["loss"] == pytest.approx(history["loss"][0], rel=3e-4)
+        assert metrics["val_loss"] == pytest.approx(history["val_loss"][0], rel=3e-4)
+        assert metrics["accuracy"] == pytest.approx(history["accuracy"][0], abs=1e-6)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from podium.errors import TrialFailed
-from podium.recipe import AugmentationSettings, ModelSettings, OptimizerSettings, Recipe
-from podium.training import augmentation, device, optimizer
+from podium.recipe import ModelSettings, OptimizerSettings, Recipe
+from podium.training import device, optimizer
 from podium.training.model import build_network, build_training_model
 
 
@@ -29,10 +29,10 @@ def test_the_default_network_is_the_guides_with_849066_parameters() -> None:
     assert [layer.rate for layer in network.layers if hasattr(layer, "rate")] == [0.25] * 3 + [0.5] * 2
 
 
-def test_training_model_adds_scaling_and_augmentation_but_no_parameters() -> None:
+def test_training_model_adds_scaling_and_augmentation_but_nothing_to_learn() -> None:
     network = build_network(ModelSettings(depth=1, filters=2), (8, 8, 3), 4)
     model = build_training_model(network, Recipe(), (8, 8, 3))
-    assert model.count_params() == network.count_params()
+    assert len(model.trainable_weights) == len(network.trainable_weights)
     images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
     scaled = images.astype("float32") / np.float32(255.0)
     expected = keras.ops.convert_to_numpy(network(scaled, training=False))
@@ -60,18 +60,6 @@ def test_reduced_precision_computes_in_16_bits_and_keeps_weights_and_output_in_3
     assert scales_loss == (name == "float16")
 
 
-def test_strength_scales_the_ranges_up_to_what_an_image_bears() -> None:
-    flip, rotation, zoom = augmentation.layers(AugmentationSettings(strength=2.0), seed=1)
-    assert isinstance(flip, keras.layers.RandomFlip)
-    assert rotation.factor == pytest.approx((-0.2, 0.2))
-    assert (zoom.height_lower, zoom.height_upper) == pytest.approx((-0.2, 0.2))
-    _, rotation, zoom = augmentation.layers(AugmentationSettings(strength=10.0), seed=1)
-    assert rotation.factor == pytest.approx((-0.5, 0.5))
-    assert zoom.height_upper < 1.0
-    assert augmentation.layers(AugmentationSettings(strength=0.0), seed=1) == []
-    assert augmentation.layers(AugmentationSettings(flip=False, rotation=0.0, zoom=0.0), seed=1) == []
-
-
 @pytest.mark.parametrize("name", ["adam", "adamw", "nadam", "sgd", "rmsprop"])
 def test_every_optimizer_takes_its_settings(name: str) -> None:
     settings = OptimizerSettings.model_validate(
@@ -86,7 +74,7 @@ def test_every_optimizer_takes_its_settings(name: str) -> None:
     )
     built = optimizer.build(settings, steps_per_epoch=5, epochs=2)
     assert type(built).__name__.lower() == name
-    assert (built.weight_decay, built.clipnorm) == (0.125, 2.0)
+    assert (float(built.weight_decay), built.clipnorm) == (0.125, 2.0)
     assert getattr(built, "momentum", 0.5) == 0.5
     assert getattr(built, "nesterov", True) is True
     off = optimizer.build(settings.model_copy(update={"weight_decay": 0.0}), steps_per_epoch=5, epochs=2)

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-def configure(threads: int | None = None) -> None:
+def configure(threads: int | None = None, *, gpu_memory_bytes: int | None = None) -> None:
     """Set up the backend of this process; call it before anything else touches Keras.
 
     `threads` limits the cores that operations use (None leaves the backend's choice). GPUs get memory as they
-    need it instead of all at once.
+    need it instead of all at once; `gpu_memory_bytes` is the most on each, for a GPU that workers share.
     Raises: RuntimeError if the backend was already in use with other settings.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -27,7 +27,11 @@ def configure(threads: int | None = None) -> None:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(threads)
     for gpu in tf.config.list_physical_devices("GPU"):
-        tf.config.experimental.set_memory_growth(gpu, True)
+        if gpu_memory_bytes is None:
+            tf.config.experimental.set_memory_growth(gpu, True)
+        else:
+            limit = tf.config.LogicalDeviceConfiguration(memory_limit=gpu_memory_bytes // 2**20)
+            tf.config.set_logical_device_configuration(gpu, [limit])
 
 
 def make_deterministic() -> None:

@@ -42,8 +42,8 @@ class Exported:
 def export(recipe: Recipe, arrays: LoadedArrays, network: Any, weights: Arrays, folder: Path) -> Exported:
     """Write best.keras (uint8 images to float32 probabilities) and predictions.npz into `folder`.
 
-    `network` is the trained one, `weights` its best. Raises: NotPromotable if it is not made of stock Keras objects;
-    TrialFailed if the saved model does not predict the same.
+    `network` is the trained one, which still has `weights`, its best. Raises: NotPromotable if it is not made of
+    stock Keras objects; TrialFailed if the saved model does not predict the same.
     """
     try:
         with precision("float32"):
@@ -57,7 +57,6 @@ def export(recipe: Recipe, arrays: LoadedArrays, network: Any, weights: Arrays, 
         raise
     images = np.ascontiguousarray(arrays.images[arrays.predicted])
     probabilities = predict(reloaded, images)
-    network.set_weights(weights)
     # As the training does it: the scaling is outside of the trained network.
     trained = predict(network, images.astype(np.float32) * np.float32(PIXEL_SCALE))
     difference = float(np.abs(probabilities - trained).max())

@@ -11,31 +11,43 @@ from podium.errors import InvalidInput, TrialFailed
 from podium.recipe import ModelSettings, Recipe
 from podium.training import augmentation
 from podium.training.builder import load_builder
+from podium.training.layers import STOCK, LayerKinds
 
 PIXEL_SCALE = 1.0 / 255.0
 
 
-def build_network(settings: ModelSettings, image_shape: tuple[int, int, int], classes: int) -> Any:
+def build_network(
+    settings: ModelSettings, image_shape: tuple[int, int, int], classes: int, kinds: LayerKinds = STOCK
+) -> Any:
     """A model from float images in [0, 1] (n, height, width, channels) to probabilities (n, classes).
 
+    A user's own is as it is, whatever `kinds` says.
     Raises: TrialFailed if the image is too small for the depth, or a builder does not give such a model.
     """
     if settings.builder is not None:
         return _built_by_user(settings, image_shape, classes)
     inputs = keras.Input(image_shape, dtype="float32")
-    return keras.Model(inputs, guide_cnn(inputs, settings, image_shape, classes), name="guide_cnn")
+    outputs = guide_cnn(inputs, settings, image_shape, classes, kinds)
+    return keras.Model(inputs, outputs, name="guide_cnn")
 
 
 def build_training_model(network: Any, recipe: Recipe, image_shape: tuple[int, int, int]) -> Any:
-    """The model that is trained: uint8 images, scaled to [0, 1], changed at random, then the network."""
+    """The model that is trained: uint8 images, changed at random, scaled to [0, 1], then the network."""
     inputs = keras.Input(image_shape, dtype="uint8")
-    images = keras.layers.Rescaling(PIXEL_SCALE, dtype="float32")(inputs)
+    images = inputs
     for layer in augmentation.layers(recipe.augmentation, recipe.training.seed):
         images = layer(images)
+    images = keras.layers.Rescaling(PIXEL_SCALE, dtype="float32")(images)
     return keras.Model(inputs, network(images), name="training")
 
 
-def guide_cnn(images: Any, settings: ModelSettings, image_shape: tuple[int, int, int], classes: int) -> Any:
+def guide_cnn(
+    images: Any,
+    settings: ModelSettings,
+    image_shape: tuple[int, int, int],
+    classes: int,
+    kinds: LayerKinds = STOCK,
+) -> Any:
     """The guide's layers on a float tensor of images; returns float32 probabilities.
 
     Blocks of two 3x3 convolutions, each followed by batch normalisation, 2x2 max-pooling and dropout,
@@ -54,14 +66,14 @@ def guide_cnn(images: Any, settings: ModelSettings, image_shape: tuple[int, int,
         filters = settings.filters << block
         for _ in range(2):
             x = layers.Conv2D(filters, 3, padding="same", activation="relu")(x)
-            x = layers.BatchNormalization(momentum=settings.normalization_momentum)(x)
+            x = kinds.normalization(momentum=settings.normalization_momentum)(x)
         x = layers.MaxPooling2D(2)(x)
-        x = layers.Dropout(settings.dropout)(x)
+        x = kinds.dropout(settings.dropout)(x)
     x = layers.Flatten()(x)
     for units in (settings.dense_units, settings.dense_units // 2):
         x = layers.Dense(units, activation="relu")(x)
-        x = layers.BatchNormalization(momentum=settings.normalization_momentum)(x)
-        x = layers.Dropout(settings.dense_dropout)(x)
+        x = kinds.normalization(momentum=settings.normalization_momentum)(x)
+        x = kinds.dropout(settings.dense_dropout)(x)
     # Probabilities of 16 bits would round the loss away.
     return layers.Dense(classes, activation="softmax", dtype="float32")(x)
 

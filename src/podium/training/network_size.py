@@ -16,6 +16,7 @@ from podium.errors import TrialFailed
 from podium.recipe import Recipe
 from podium.training import device, optimizer
 from podium.training.builder import import_root
+from podium.training.layer_sizes import layer_sizes, multiply_adds
 from podium.training.model import build_network
 
 
@@ -41,19 +42,20 @@ def network_size(recipe: Recipe, image_shape: tuple[int, int, int], classes: int
     trainable = sum(int(np.prod(weight.shape)) for weight in network.trainable_weights)
     parameters = int(network.count_params())
     copies = 1 + _slots(recipe)
-    activations, multiply_adds = _work(network)
+    activations, work = _work(network)
     return NetworkSize(
         parameters=parameters,
         state_bytes=4 * (parameters + copies * trainable),  # float32 in every precision
         activation_bytes=activations,
-        multiply_adds=multiply_adds,
+        multiply_adds=work,
     )
 
 
 def serve() -> None:
     """Read one JSON line from standard input, answer each of its recipes with one JSON line.
 
-    The line holds `image_shape`, `classes`, `code` and `recipes`; an answer is a NetworkSize or `{"problem": why}`.
+    The line holds `image_shape`, `classes`, `code`, `recipes` and `layers`, whether the answers list them; an answer
+    is a NetworkSize, with `layers` (LayerSize) if they were asked for, or `{"problem": why}`.
     """
     # Whatever a user's code prints must not be taken for an answer.
     answers, sys.stdout = sys.stdout, sys.stderr
@@ -63,13 +65,21 @@ def serve() -> None:
     height, width, channels = request["image_shape"]
     for content in request["recipes"]:
         with import_root(code):
-            answer = _answer(Recipe.model_validate(content), (height, width, channels), request["classes"])
+            recipe = Recipe.model_validate(content)
+            answer = _answer(recipe, (height, width, channels), request["classes"], layers=request["layers"])
         print(json.dumps(answer), file=answers, flush=True)
 
 
-def _answer(recipe: Recipe, image_shape: tuple[int, int, int], classes: int) -> dict[str, Any]:
+def _answer(
+    recipe: Recipe, image_shape: tuple[int, int, int], classes: int, *, layers: bool
+) -> dict[str, Any]:
     try:
-        return asdict(network_size(recipe, image_shape, classes))
+        size = asdict(network_size(recipe, image_shape, classes))
+        if layers:
+            keras.utils.clear_session(free_memory=True)  # layers are numbered from the start
+            network = build_network(recipe.model, image_shape, classes)
+            size["layers"] = [asdict(layer) for layer in layer_sizes(network)]
+        return size
     except TrialFailed as error:
         return {"problem": str(error)}
     except Exception as error:  # a user's code may raise anything
@@ -87,7 +97,7 @@ def _slots(recipe: Recipe) -> int:
 
 def _work(network: Any) -> tuple[int | None, int | None]:
     """Bytes of all layers' outputs and multiply-adds, of one image."""
-    total_bytes = multiply_adds = 0
+    total_bytes = total_work = 0
     for layer in network._flatten_layers(include_self=False):
         if list(layer._flatten_layers(include_self=False)):
             continue  # its own layers come one by one
@@ -99,11 +109,8 @@ def _work(network: Any) -> tuple[int | None, int | None]:
             return None, None
         values = int(np.prod(output.shape[1:]))
         total_bytes += values * _bytes_of(output.dtype)
-        kernel = getattr(layer, "kernel", None)
-        if kernel is not None:
-            # Each weight of the kernel works once at every place of the output's map.
-            multiply_adds += int(np.prod(kernel.shape)) * values // int(output.shape[-1])
-    return total_bytes, multiply_adds
+        total_work += multiply_adds(layer) or 0
+    return total_bytes, total_work
 
 
 def _bytes_of(dtype: str) -> int:

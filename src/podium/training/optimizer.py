@@ -11,9 +11,24 @@ from podium.recipe import OptimizerSettings
 
 
 def build(settings: OptimizerSettings, *, steps_per_epoch: int, epochs: int) -> Any:
-    """The Keras optimizer. A schedule runs over `steps_per_epoch * epochs` steps."""
+    """The Keras optimizer. A schedule runs over `steps_per_epoch * epochs` steps.
+
+    Its learning rate (a schedule's too) and a weight decay that is on are among its variables, so that what is compiled
+    with it serves other values.
+    """
+    rate = _rate(settings, steps_per_epoch, epochs)
+    built = _stock(settings, rate)
+    if settings.weight_decay:
+        built.weight_decay = _variable(built, "weight_decay", settings.weight_decay)
+    if settings.schedule is not None:
+        name = "initial_learning_rate" if getattr(rate, "warmup_target", None) is None else "warmup_target"
+        setattr(rate, name, _variable(built, "peak_learning_rate", settings.learning_rate))
+    return built
+
+
+def _stock(settings: OptimizerSettings, rate: Any) -> Any:
     common: dict[str, Any] = {
-        "learning_rate": _rate(settings, steps_per_epoch, epochs),
+        "learning_rate": rate,
         "clipnorm": settings.clipnorm,
         "weight_decay": settings.weight_decay or None,
     }
@@ -31,6 +46,12 @@ def build(settings: OptimizerSettings, *, steps_per_epoch: int, epochs: int) -> 
             )
         case "rmsprop":
             return keras.optimizers.RMSprop(momentum=settings.momentum, **common)
+
+
+def _variable(optimizer: Any, name: str, value: float) -> Any:
+    return optimizer.add_variable(
+        (), initializer=keras.initializers.Constant(value), dtype="float32", name=name
+    )
 
 
 class LearningRate:

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import keras
 import yaml
@@ -17,17 +17,35 @@ import yaml
 from podium.digests import weights_digest
 from podium.errors import PodiumError, SweepError, TrialFailed
 from podium.result import EpochEvent, TrainingJob, TrainingResult, Verdict
-from podium.training import checkpoint, data, device, model, optimizer
+from podium.training import checkpoint, data, device, optimizer
 from podium.training.builder import import_root
 from podium.training.callbacks import EpochLoop, Progress, StandardCallbacks, restore, standard_callbacks
 from podium.training.checkpoint import Arrays, TrainingState
 from podium.training.data import Batches, LoadedArrays
 from podium.training.export import Exported, NotPromotable, export
+from podium.training.layers import learned_weights
+from podium.training.program import Program, Programs, Setting
 
 HISTORY_FILE, RECIPE_FILE, SUMMARY_FILE = "history.json", "recipe.yaml", "summary.txt"
 
 
-def train(job: TrainingJob, report: Callable[[EpochEvent], Verdict]) -> TrainingResult:
+class Trainer:
+    """Trains one job after another. What was compiled for one serves the next of the same shape.
+
+    A training gives the same weights to the bit whatever was trained before it.
+    """
+
+    def __init__(self, programs: Programs | None = None) -> None:
+        self._programs = Programs() if programs is None else programs
+
+    def __call__(self, job: TrainingJob, report: Callable[[EpochEvent], Verdict]) -> TrainingResult:
+        """As `train`."""
+        return train(job, report, self._programs)
+
+
+def train(
+    job: TrainingJob, report: Callable[[EpochEvent], Verdict], programs: Programs | None = None
+) -> TrainingResult:
     """Train one attempt; `report` gets each epoch and answers whether to go on.
 
     Of an interrupted attempt the checkpoint is complete, and another job's `resume_from` continues it; its epochs
@@ -47,7 +65,7 @@ def train(job: TrainingJob, report: Callable[[EpochEvent], Verdict]) -> Training
             raise
 
     try:
-        return _train(job, ask)
+        return _train(job, ask, programs or Programs(kept=0))
     except TrialFailed as error:
         error.traceback = error.traceback or _trace(error)
         raise
@@ -63,31 +81,36 @@ def train(job: TrainingJob, report: Callable[[EpochEvent], Verdict]) -> Training
 
 @dataclass(frozen=True, kw_only=True)
 class _Training:
-    """What a job becomes in memory: the network alone, and the compiled model around it."""
+    """What a job becomes in memory."""
 
     job: TrainingJob
     arrays: LoadedArrays
-    network: Any
-    model: Any
+    program: Program
     standard: StandardCallbacks
     loop: EpochLoop
     batches: Batches
 
 
-def _train(job: TrainingJob, report: Callable[[EpochEvent], Verdict]) -> TrainingResult:
+def _train(job: TrainingJob, report: Callable[[EpochEvent], Verdict], programs: Programs) -> TrainingResult:
     arrays = data.load(job.arrays)
     job.folder.mkdir(parents=True, exist_ok=True)
     found = checkpoint.newest(job.resume_from, last_epoch=job.epochs) if job.resume_from else None
     resumed = found.state if found else None
-    keras.utils.clear_session(free_memory=True)
-    keras.utils.set_random_seed(job.recipe.training.seed)
+    keras.utils.clear_session(free_memory=False)
     if job.recipe.training.deterministic:
         device.make_deterministic()
     with import_root(job.code), device.precision(job.recipe.precision):
-        training = _prepare(job, arrays, report, resumed)
+        setting = Setting(
+            recipe=job.recipe,
+            image_shape=arrays.image_shape,
+            classes=arrays.classes,
+            train_count=len(arrays.train),
+        )
+        training = _prepare(job, arrays, report, resumed, programs.take(setting))
         _write_text(job.folder / RECIPE_FILE, yaml.safe_dump(job.recipe.model_dump(), sort_keys=False))
         progress = _fit(training, resumed)
         result = _conclude(training, progress)
+        programs.give_back(training.program, setting)
     details = {"resumed_after_epoch": str(resumed.epoch)} if resumed else {}
     if found and found.damaged:
         details["damaged_checkpoints"] = "\n".join(found.damaged)
@@ -100,23 +123,17 @@ def _prepare(
     arrays: LoadedArrays,
     report: Callable[[EpochEvent], Verdict],
     resumed: TrainingState | None,
+    program: Program,
 ) -> _Training:
     settings = job.recipe.training
     batches = Batches(arrays, arrays.train, settings.batch_size, seed=settings.seed)
     steps = batches.num_batches
-    network = model.build_network(job.recipe.model, arrays.image_shape, arrays.classes)
-    compiled = model.build_training_model(network, job.recipe, arrays.image_shape)
-    _write_summary(compiled, job.folder)
-    compiled.compile(
-        optimizer=optimizer.build(job.recipe.optimizer, steps_per_epoch=steps, epochs=settings.epochs),
-        loss=keras.losses.SparseCategoricalCrossentropy(),
-        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
-    )
+    _write_text(job.folder / SUMMARY_FILE, program.summary)
     standard = standard_callbacks(job.recipe.callbacks, job.folder, job.metric, job.goal)
     loop = EpochLoop(
         batches=batches,
         images=len(arrays.train),
-        rate=optimizer.LearningRate(compiled.optimizer, job.recipe.optimizer, steps, settings.epochs),
+        rate=optimizer.LearningRate(program.model.optimizer, job.recipe.optimizer, steps, settings.epochs),
         standard=standard,
         folder=job.folder,
         report=report,
@@ -125,8 +142,7 @@ def _prepare(
     return _Training(
         job=job,
         arrays=arrays,
-        network=network,
-        model=compiled,
+        program=program,
         standard=standard,
         loop=loop,
         batches=batches,
@@ -136,9 +152,9 @@ def _prepare(
 def _fit(training: _Training, resumed: TrainingState | None) -> Progress:
     job, arrays = training.job, training.arrays
     if resumed and (resumed.stopped or resumed.epoch >= job.epochs):
-        return restore(training.model, resumed, training.standard)
+        return restore(training.program.model, resumed, training.standard)
     validation = Batches(arrays, arrays.validation, data.validation_batch_size(arrays.image_shape))
-    training.model.fit(
+    training.program.model.fit(
         training.batches,
         validation_data=validation,
         initial_epoch=resumed.epoch if resumed else 0,
@@ -161,15 +177,16 @@ def _conclude(training: _Training, progress: Progress) -> TrainingResult:
     status = statuses[progress.verdict]
     weights_file = Path(training.standard.checkpoint.filepath)
     final_weights = _of_network(training, progress.last_weights)
-    training.model.load_weights(weights_file)
-    best_weights = [keras.ops.convert_to_numpy(weight) for weight in training.network.weights]
+    network = training.program.network
+    training.program.model.load_weights(weights_file)
+    best_weights = [keras.ops.convert_to_numpy(weight) for weight in learned_weights(network)]
     _write_history(progress, job.folder)
     details = {"backend": keras.config.backend(), "keras": keras.version()}
     exported: Exported | None = None
     not_promotable = f"the training was {status}" if status != "finished" else None
     if status == "finished":
         try:
-            exported = export(job.recipe, training.arrays, training.network, best_weights, job.folder)
+            exported = export(job.recipe, training.arrays, network, best_weights, job.folder)
             details["export_largest_difference"] = f"{exported.largest_difference:.3g}"
         except NotPromotable as error:
             not_promotable = str(error)
@@ -185,7 +202,7 @@ def _conclude(training: _Training, progress: Progress) -> TrainingResult:
         images_per_second=sum(record.images for record in history) / trained_seconds,
         weights_sha256=weights_digest(best_weights),
         final_weights_sha256=weights_digest(final_weights),
-        parameters=int(training.network.count_params()),
+        parameters=sum(weight.size for weight in best_weights),
         device=device.device_name(),
         threads=device.thread_count(),
         model_file=exported.model_file if exported else None,
@@ -196,9 +213,9 @@ def _conclude(training: _Training, progress: Progress) -> TrainingResult:
 
 
 def _of_network(training: _Training, weights: Arrays) -> Arrays:
-    """The network's share of the training model's weights; augmentation may have some of its own."""
-    places = {id(weight): index for index, weight in enumerate(training.model.weights)}
-    return [weights[places[id(weight)]] for weight in training.network.weights]
+    """The network's share of the training model's weights; rates are no part of it."""
+    places = {id(weight): index for index, weight in enumerate(training.program.model.weights)}
+    return [weights[places[id(weight)]] for weight in learned_weights(training.program.network)]
 
 
 def _write_history(progress: Progress, folder: Path) -> None:
@@ -212,12 +229,6 @@ def _write_history(progress: Progress, folder: Path) -> None:
         for record in progress.history
     ]
     _write_text(folder / HISTORY_FILE, json.dumps(epochs, indent=1, allow_nan=False))
-
-
-def _write_summary(compiled: Any, folder: Path) -> None:
-    lines: list[str] = []
-    compiled.summary(line_length=100, expand_nested=True, print_fn=lines.append)
-    _write_text(folder / SUMMARY_FILE, "\n".join(lines) + "\n")
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -1,0 +1,100 @@
+"""Owns the layers that trainings use in place of stock ones: the same results from less work, and rates as variables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+from keras import ops
+
+# Positions of height and width beside batch and channels, as the fused operation wants them.
+_IMAGE_AXES = 4
+
+
+class FusedBatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
+    """Batch normalisation by TensorFlow's fused operation, which also takes 16-bit activations as they are.
+
+    Statistics are float32 in every precision. On other backends it is the stock layer.
+    """
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        if keras.config.backend() != "tensorflow":
+            return super().call(inputs, training=training, mask=mask)
+        shape = ops.shape(inputs)
+        images = inputs if len(shape) == _IMAGE_AXES else ops.reshape(inputs, (-1, 1, 1, shape[-1]))
+        outputs = self._fused(images, training=bool(training) and self.trainable)
+        return outputs if len(shape) == _IMAGE_AXES else ops.reshape(outputs, shape)
+
+    def _fused(self, images: Any, *, training: bool) -> Any:
+        import tensorflow as tf
+
+        mean, variance = self.moving_mean, self.moving_variance
+        empty = tf.zeros([0])
+        normalized, batch_mean, batch_variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=ops.cast(images, self.compute_dtype),
+            scale=ops.cast(self.gamma, "float32") if self.scale else ops.ones(mean.shape),
+            offset=ops.cast(self.beta, "float32") if self.center else ops.zeros(mean.shape),
+            mean=empty if training else tf.convert_to_tensor(mean),
+            variance=empty if training else tf.convert_to_tensor(variance),
+            epsilon=self.epsilon,
+            is_training=training,
+        )
+        if training:
+            count = ops.cast(ops.size(images) // images.shape[-1], "float32")
+            # The operation answers the unbiased variance; Keras's moving average is of the biased one.
+            biased = batch_variance * (ops.maximum(count - 1.0, 1.0) / count)
+            kept = self.momentum
+            mean.assign(mean * kept + batch_mean * (1.0 - kept))
+            variance.assign(variance * kept + biased * (1.0 - kept))
+        return normalized
+
+
+class AdjustableDropout(keras.layers.Layer):  # type: ignore[misc]
+    """Dropout whose rate is a variable, so that a compiled training serves another trial's rate."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+        self.seed_generator = keras.random.SeedGenerator()
+        self.rate_in_use = self.add_weight(
+            name="rate_in_use",
+            shape=(),
+            initializer=keras.initializers.Constant(rate),
+            dtype="float32",
+            trainable=False,
+            autocast=False,
+        )
+
+    def call(self, inputs: Any, training: bool | None = False) -> Any:
+        if not training:
+            return inputs
+        drawn = keras.random.uniform(ops.shape(inputs), seed=self.seed_generator, dtype="float32")
+        rate = ops.convert_to_tensor(self.rate_in_use)
+        scaled = inputs * ops.cast(1.0 / (1.0 - rate), inputs.dtype)
+        return ops.where(drawn >= rate, scaled, ops.zeros_like(scaled))
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return input_shape
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerKinds:
+    """Which classes a network is built from."""
+
+    normalization: type
+    dropout: type
+
+
+STOCK = LayerKinds(normalization=keras.layers.BatchNormalization, dropout=keras.layers.Dropout)
+TRAINED = LayerKinds(normalization=FusedBatchNormalization, dropout=AdjustableDropout)
+
+
+def learned_weights(network: Any) -> list[Any]:
+    """A network's weights without the rates of its dropout: those of the same network in stock layers, in order."""
+    rates = {
+        id(layer.rate_in_use)
+        for layer in network._flatten_layers(include_self=False)
+        if isinstance(layer, AdjustableDropout)
+    }
+    return [weight for weight in network.weights if id(weight) not in rates]

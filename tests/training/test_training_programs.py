@@ -1,0 +1,160 @@
+"""What is compiled for one trial serves the next, and leaves no mark on it."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from training_jobs import PLAIN, SMALL, Reports, make_job, user_code
+
+from podium.errors import TrialFailed
+from podium.recipe import Recipe
+from podium.result import TrainingArrays, TrainingResult
+from podium.training.layers import FusedBatchNormalization
+from podium.training.program import Programs, Setting
+from podium.training.train import Trainer, train
+
+BASE: dict[str, Any] = {**SMALL, "training.epochs": 2}
+# Every number that a program takes as a variable.
+OTHER: dict[str, Any] = {
+    "training.seed": 5,
+    "training.epochs": 3,
+    "optimizer.learning_rate": 3e-3,
+    "model.dropout": 0.0,
+    "model.dense_dropout": 0.6,
+    "augmentation.strength": 1.7,
+}
+DECAYED: dict[str, Any] = {
+    **BASE,
+    "optimizer.name": "adamw",
+    "optimizer.weight_decay": 0.1,
+    "optimizer.schedule": {"name": "cosine", "warmup_epochs": 0.5},
+    "callbacks.reduce_lr_on_plateau": None,
+}
+
+
+def setting(values: dict[str, Any]) -> Setting:
+    return Setting(recipe=Recipe().with_values(values), image_shape=(8, 8, 1), classes=10, train_count=150)
+
+
+def same(first: TrainingResult, second: TrainingResult) -> bool:
+    return (
+        first.weights_sha256 == second.weights_sha256
+        and first.final_weights_sha256 == second.final_weights_sha256
+        and first.metrics == second.metrics
+    )
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by one whenever Python runs batch normalisation: when a network is built, and when it is traced."""
+    counted: list[int] = []
+    run = FusedBatchNormalization.call
+
+    @functools.wraps(run)
+    def counting(layer: Any, *args: Any, **settings: Any) -> Any:
+        counted.append(1)
+        return run(layer, *args, **settings)
+
+    monkeypatch.setattr(FusedBatchNormalization, "call", counting)
+    return counted
+
+
+def test_a_trial_of_the_same_shape_is_not_traced_again(
+    arrays: TrainingArrays, tmp_path: Path, calls: list[int]
+) -> None:
+    trainer, counts = Trainer(), []
+    for number, values in enumerate([BASE, {**BASE, **OTHER}, {**BASE, "model.filters": 5}]):
+        calls.clear()
+        trainer(make_job(arrays, tmp_path / str(number), values), Reports())
+        counts.append(len(calls))
+    layers = 4  # of batch normalisation in this network: two after convolutions, two after dense layers
+    # The comparison at the export runs each once, in every trial.
+    assert counts[1] == layers
+    assert counts[0] > layers
+    assert counts[2] > layers
+
+
+@pytest.mark.parametrize("first", [BASE, DECAYED], ids=["adam", "adamw, cosine, decay"])
+def test_a_warm_worker_trains_to_the_bit_what_a_cold_one_does(
+    arrays: TrainingArrays, tmp_path: Path, first: dict[str, Any]
+) -> None:
+    changed = {**first, **OTHER, "training.epochs": 2}
+    if "optimizer.weight_decay" in first:
+        changed["optimizer.weight_decay"] = 0.01
+    cold = train(make_job(arrays, tmp_path / "cold", changed), Reports())
+    trainer = Trainer()
+    before = trainer(make_job(arrays, tmp_path / "before", first), Reports())
+    warm = trainer(make_job(arrays, tmp_path / "warm", changed), Reports())
+    again = trainer(make_job(arrays, tmp_path / "again", first), Reports())
+    assert same(cold, warm)
+    assert same(before, again)
+    assert not same(before, warm)
+
+
+def test_what_numbers_alone_change_is_one_program_and_the_rest_is_another() -> None:
+    base = setting(BASE).signature()
+    assert setting({**BASE, **OTHER}).signature() == base
+    others: list[dict[str, Any]] = [
+        {"model.depth": 2},
+        {"model.dense_units": 32},
+        {"model.normalization_momentum": 0.9},
+        {"training.batch_size": 16},
+        {"training.deterministic": False},
+        {"precision": "bfloat16"},
+        {"augmentation.strength": 0.0},
+        {"augmentation.flip": False},
+        {"optimizer.name": "sgd"},
+        {"optimizer.weight_decay": 0.1},
+        {"optimizer.clipnorm": 1.0},
+    ]
+    signatures = [setting({**BASE, **values}).signature() for values in others]
+    assert len({base, *signatures}) == len(others) + 1
+    assert setting({"model.builder": "networks:build"}).signature() is None
+    longer = {**DECAYED, "training.epochs": 3}  # a schedule runs over all epochs
+    assert setting(longer).signature() != setting(DECAYED).signature()
+
+
+def test_a_training_that_failed_leaves_nothing_to_the_next(arrays: TrainingArrays, tmp_path: Path) -> None:
+    trainer = Trainer()
+    diverging = {**BASE, "optimizer.name": "sgd", "optimizer.learning_rate": 100.0, "optimizer.momentum": 0.9}
+    sane = {**diverging, "optimizer.learning_rate": 0.01}
+    with pytest.raises(TrialFailed, match="diverged"):
+        trainer(make_job(arrays, tmp_path / "nan", {**diverging, "training.epochs": 20}), Reports())
+    after = trainer(make_job(arrays, tmp_path / "after", sane), Reports())
+    assert same(after, train(make_job(arrays, tmp_path / "cold", sane), Reports()))
+
+
+def test_a_users_network_is_built_anew_each_time(arrays: TrainingArrays, tmp_path: Path) -> None:
+    code = user_code(tmp_path / "code")
+    values = {"model.builder": "networks:build", "training.epochs": 1}
+    trainer = Trainer()
+    narrow = make_job(arrays, tmp_path / "1", {**values, "model.parameters": {"units": 4}}, code=code)
+    wide = make_job(arrays, tmp_path / "2", {**values, "model.parameters": {"units": 9}}, code=code)
+    assert trainer(narrow, Reports()).parameters < trainer(wide, Reports()).parameters
+
+
+def test_only_the_programs_used_last_are_kept() -> None:
+    programs = Programs(kept=2)
+    kept = []
+    for filters in (1, 2, 3):
+        chosen = setting({**PLAIN, "model.filters": filters})
+        kept.append(programs.take(chosen))
+        programs.give_back(kept[-1], chosen)
+    assert programs.take(setting({**PLAIN, "model.filters": 3})) is kept[2]
+    assert programs.take(setting({**PLAIN, "model.filters": 2})) is kept[1]
+    assert programs.take(setting({**PLAIN, "model.filters": 1})) is not kept[0]
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_over_many_trials(arrays: TrainingArrays, tmp_path: Path) -> None:
+    trainer, process, sizes = Trainer(), psutil.Process(), []
+    for number in range(14):
+        values = {**BASE, "training.epochs": 1, "training.seed": number, "model.filters": 4 + number % 2}
+        trainer(make_job(arrays, tmp_path / "job", values), Reports())
+        sizes.append(process.memory_info().rss / 2**20)
+    grown = sizes[-1] - sizes[5]
+    assert grown < 10, f"8 trials took {grown:.0f} MiB more: {[round(size) for size in sizes]}"
