@@ -65,7 +65,9 @@ def test_a_warp_reads_the_pixels_that_keras_reads(turn: float, scale: float) -> 
     images = np.random.default_rng(0).uniform(0, 255, (2, 12, 9, 3)).astype("float32")
     angle = 2 * np.pi * turn
     matrix = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]], "float32")
-    got = keras.ops.convert_to_numpy(augmentation.warp(images, np.stack([matrix, matrix])))
+    got = keras.ops.convert_to_numpy(
+        augmentation.warp(images, np.stack([matrix, matrix]), np.zeros((2, 2), "float32"))
+    )
     # A range of one value is no chance.
     layer: Any = keras.layers.RandomRotation((turn, turn))
     if scale != 1.0:
@@ -100,3 +102,15 @@ def test_seeds_decide_and_every_batch_is_changed_anew() -> None:
     np.testing.assert_array_equal(drawn, applied(again, images))
     assert np.abs(drawn - applied(other, images)).max() > 0.1
     assert np.abs(drawn - applied(first, images)).max() > 0.1
+
+
+def test_shifts_are_whole_pixels_and_each_is_as_likely() -> None:
+    settings = AugmentationSettings(flip=False, rotation=0.0, zoom=0.0, shift=2)
+    (layer,) = augmentation.layers(settings, seed=1)
+    found = applied([layer], coordinates(IMAGES))
+    middle = SIDE // 2
+    moved = found[:, middle, middle] - middle
+    np.testing.assert_allclose(moved, np.round(moved), atol=1e-4)
+    values, counts = np.unique(np.round(moved).astype(int), return_counts=True)
+    assert values.tolist() == [-2, -1, 0, 1, 2]
+    assert counts.min() > 0.9 * 2 * IMAGES / 5

@@ -19,19 +19,19 @@ def layers(settings: AugmentationSettings, seed: int) -> list[Any]:
 
     `strength` scales the ranges of rotation and zoom, which end at what an image can bear; 0 gives no layers.
     """
-    rotation, zoom = ranges(settings)
-    if settings.strength == 0.0 or not (settings.flip or rotation or zoom):
-        return []
-    if not (rotation or zoom):
-        return [keras.layers.RandomFlip("horizontal", seed=seed, dtype="float32")]
-    return [RandomAffine(flip=settings.flip, rotation=rotation, zoom=zoom, seed=seed)]
+    flip, warped = kinds(settings)
+    if warped:
+        rotation, zoom = ranges(settings)
+        return [RandomAffine(flip=flip, rotation=rotation, zoom=zoom, shift=settings.shift, seed=seed)]
+    return [keras.layers.RandomFlip("horizontal", seed=seed, dtype="float32")] if flip else []
 
 
-def kinds(settings: AugmentationSettings) -> tuple[bool, ...]:
-    """What of the settings decides which layers there are; the rest are numbers inside them."""
+def kinds(settings: AugmentationSettings) -> tuple[bool, bool]:
+    """Whether images are mirrored at random, and whether they are warped; the rest are numbers inside the layers."""
     if settings.strength == 0.0:
-        return ()
-    return (settings.flip, any(ranges(settings)))
+        return False, False
+    warped = any(ranges(settings)) or settings.shift > 0
+    return (settings.flip and not settings.alternating_flip, warped)
 
 
 def ranges(settings: AugmentationSettings) -> tuple[float, float]:
@@ -50,18 +50,22 @@ class RandomAffine(keras.layers.Layer):  # type: ignore[misc]
     layers it compiles under XLA.
     """
 
-    def __init__(self, *, flip: bool, rotation: float, zoom: float, seed: int) -> None:
+    def __init__(self, *, flip: bool, rotation: float, zoom: float, shift: int, seed: int) -> None:
         super().__init__(dtype="float32")
         self._flip = flip
         self._generator = keras.random.SeedGenerator(seed)
         self._rotation = self._range("rotation", rotation)
         self._zoom = self._range("zoom", zoom)
+        self._shift = self._range("shift", shift)
 
     def call(self, images: Any, training: bool | None = False) -> Any:
         """Warped images, float32 and of the same shape. Outside of training they are only cast."""
         if not training:
             return ops.cast(images, "float32")
-        return warp(images, self._matrices(ops.shape(images)[0]))
+        drawn = keras.random.uniform((ops.shape(images)[0], 5), minval=-1.0, maxval=1.0, seed=self._generator)
+        # Whole pixels, each of the 2 n + 1 as likely.
+        shifts = ops.floor((drawn[:, 3:] + 1.0) * (self._shift + 0.5)) - self._shift
+        return warp(images, self._matrices(drawn), shifts)
 
     def compute_output_spec(self, images: Any, training: bool | None = False) -> Any:
         return keras.KerasTensor(images.shape, dtype="float32")
@@ -76,8 +80,7 @@ class RandomAffine(keras.layers.Layer):  # type: ignore[misc]
             autocast=False,
         )
 
-    def _matrices(self, count: Any) -> Any:
-        drawn = keras.random.uniform((count, 3), minval=-1.0, maxval=1.0, seed=self._generator)
+    def _matrices(self, drawn: Any) -> Any:
         angle = drawn[:, 0] * self._rotation * (2.0 * math.pi)
         scale = 1.0 + drawn[:, 1] * self._zoom
         mirror = ops.where(drawn[:, 2] < 0.0, -1.0, 1.0) if self._flip else ops.ones_like(angle)
@@ -86,11 +89,12 @@ class RandomAffine(keras.layers.Layer):  # type: ignore[misc]
         return ops.reshape(ops.stack(rows, axis=-1), (-1, 2, 2))
 
 
-def warp(images: Any, matrices: Any) -> Any:
-    """Images read at places turned and scaled about their centre, bilinearly; float32.
+def warp(images: Any, matrices: Any, shifts: Any) -> Any:
+    """Images read at places turned and scaled about their centre, then shifted, bilinearly; float32.
 
     `images`: (n, height, width, channels). `matrices`: (n, 2, 2), from offsets (x, y) in pixels from the centre of
-    the result to those in the image. Places outside are reflected at the border, edge pixels repeated.
+    the result to those in the image. `shifts`: (n, 2), pixels (x, y). Places outside are reflected at the border,
+    edge pixels repeated.
     """
     height, width, channels = images.shape[1:]
     y, x = ops.meshgrid(
@@ -100,8 +104,8 @@ def warp(images: Any, matrices: Any) -> Any:
     )
     offsets = ops.stack([ops.reshape(x, (-1,)), ops.reshape(y, (-1,))])
     places = ops.matmul(matrices, offsets)
-    left, share_x = _reflected(places[:, 0] + (width - 1) / 2, width)
-    top, share_y = _reflected(places[:, 1] + (height - 1) / 2, height)
+    left, share_x = _reflected(places[:, 0] + shifts[:, :1] + (width - 1) / 2, width)
+    top, share_y = _reflected(places[:, 1] + shifts[:, 1:] + (height - 1) / 2, height)
     right, bottom = ops.minimum(left + 1, width - 1), ops.minimum(top + 1, height - 1)
     flat = ops.reshape(images, (-1, channels))
     first = ops.expand_dims(ops.arange(ops.shape(images)[0]) * (height * width), 1)

@@ -16,6 +16,8 @@ from podium.result import TrainingArrays
 
 VALIDATION_BATCH_PIXELS = 1 << 18  # 256 images of 32 x 32: large, yet its activations fit in memory
 PREDICTED_IMAGES = 64
+WHITENED_IMAGES = 1000
+_MIRRORING = 1  # sets the mirroring's random numbers apart from those of the order
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,28 +40,45 @@ class LoadedArrays:
     @property
     def predicted(self) -> NDArray[np.int64]:
         """Up to 64 validation indices, spread evenly over the validation part: the same for every trial."""
-        count = min(PREDICTED_IMAGES, len(self.validation))
-        return self.validation[np.linspace(0, len(self.validation) - 1, count).astype(np.int64)]
+        return _spread(self.validation, PREDICTED_IMAGES)
+
+    @property
+    def whitened(self) -> NDArray[np.int64]:
+        """Up to 1,000 training indices, spread evenly, by whose images a first layer is set."""
+        return _spread(self.train, WHITENED_IMAGES)
 
 
 class Batches(keras.utils.PyDataset):  # type: ignore[misc]
     """Batches of (images, labels), gathered one by one from mapped arrays.
 
     With a seed each epoch has an order of its own that depends on the seed and the epoch alone, so that
-    a resumed training sees the same batches.
+    a resumed training sees the same batches. With `alternating_flip` one half of the images, drawn by the seed, is
+    mirrored in even epochs and the other half in odd ones.
     """
 
     def __init__(
-        self, arrays: LoadedArrays, indices: NDArray[np.int64], batch_size: int, *, seed: int | None = None
+        self,
+        arrays: LoadedArrays,
+        indices: NDArray[np.int64],
+        batch_size: int,
+        *,
+        seed: int | None = None,
+        alternating_flip: bool = False,
     ) -> None:
         super().__init__()
         self._arrays, self._indices, self._seed = arrays, indices, seed
+        self._mirrored: NDArray[np.bool_] | None = None
+        if alternating_flip:
+            drawn = np.random.default_rng([seed or 0, 0, _MIRRORING])
+            self._mirrored = drawn.random(len(arrays.images)) < 0.5
+        self._epoch = 0
         self._batch_size = batch_size
         self._order = indices
         self.start_epoch(0)
 
     def start_epoch(self, epoch: int) -> None:
         """Take the order of this epoch (counted from 0)."""
+        self._epoch = epoch
         if self._seed is not None:
             self._order = np.random.default_rng([self._seed, epoch]).permutation(self._indices)
 
@@ -70,7 +89,11 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
 
     def __getitem__(self, batch: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         chosen = self._order[batch * self._batch_size : (batch + 1) * self._batch_size]
-        return self._arrays.images[chosen], self._arrays.labels[chosen]
+        images = self._arrays.images[chosen]
+        if self._mirrored is not None:
+            flipped = self._mirrored[chosen] ^ bool(self._epoch % 2)
+            images[flipped] = images[flipped, :, ::-1]
+        return images, self._arrays.labels[chosen]
 
 
 def load(arrays: TrainingArrays) -> LoadedArrays:
@@ -101,6 +124,10 @@ def load(arrays: TrainingArrays) -> LoadedArrays:
 def validation_batch_size(image_shape: tuple[int, int, int]) -> int:
     """Images in a validation batch: by pixels, so that it suits small and large images."""
     return max(1, min(1024, VALIDATION_BATCH_PIXELS // (image_shape[0] * image_shape[1])))
+
+
+def _spread(indices: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    return indices[np.linspace(0, len(indices) - 1, min(count, len(indices))).astype(np.int64)]
 
 
 def _check(name: str, path: Path, expected: str, actual: str) -> None:

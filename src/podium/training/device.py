@@ -81,11 +81,14 @@ def thread_count() -> int:
 
 @contextmanager
 def precision(name: str) -> Iterator[None]:
-    """Layers that are built inside compute in `name`, with variables in float32; then all is as before."""
+    """Layers that are built inside compute in `name`, with variables in float32; then all is as before.
+
+    'auto' builds as float32: what is trained has had its precision chosen.
+    """
     import keras
 
     before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float32" if name == "float32" else f"mixed_{name}")
+    keras.config.set_dtype_policy("float32" if name in ("float32", "auto") else f"mixed_{name}")
     try:
         yield
     finally:

@@ -17,7 +17,8 @@ from podium.recipe import Recipe
 from podium.training.checkpoint import Arrays
 from podium.training.data import LoadedArrays
 from podium.training.device import precision
-from podium.training.model import PIXEL_SCALE, build_network, guide_cnn
+from podium.training.model import PIXEL_SCALE, build_network
+from podium.training.networks import network_outputs
 from podium.training.stock_keras import foreign_objects
 
 MODEL_FILE = "best.keras"
@@ -79,7 +80,7 @@ def _stock_model(recipe: Recipe, arrays: LoadedArrays) -> Any:
     inputs = keras.Input(arrays.image_shape, dtype="uint8", name="images")
     scaled = keras.layers.Rescaling(PIXEL_SCALE)(inputs)
     if recipe.model.builder is None:
-        outputs = guide_cnn(scaled, recipe.model, arrays.image_shape, arrays.classes)
+        outputs = network_outputs(scaled, recipe.model, arrays.image_shape, arrays.classes)
     else:
         outputs = build_network(recipe.model, arrays.image_shape, arrays.classes)(scaled)
     return keras.Model(inputs, outputs)

@@ -1,4 +1,4 @@
-"""Owns the networks: the guide's CNN, a user's own, and the model that is trained around either."""
+"""Owns a recipe's network, one of ours or a user's own, and the model that is trained around it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from podium.recipe import ModelSettings, Recipe
 from podium.training import augmentation
 from podium.training.builder import load_builder
 from podium.training.layers import STOCK, LayerKinds
+from podium.training.networks import network_outputs
 
 PIXEL_SCALE = 1.0 / 255.0
 
@@ -27,8 +28,8 @@ def build_network(
     if settings.builder is not None:
         return _built_by_user(settings, image_shape, classes)
     inputs = keras.Input(image_shape, dtype="float32")
-    outputs = guide_cnn(inputs, settings, image_shape, classes, kinds)
-    return keras.Model(inputs, outputs, name="guide_cnn")
+    outputs = network_outputs(inputs, settings, image_shape, classes, kinds)
+    return keras.Model(inputs, outputs, name=settings.network)
 
 
 def build_training_model(network: Any, recipe: Recipe, image_shape: tuple[int, int, int]) -> Any:
@@ -38,44 +39,29 @@ def build_training_model(network: Any, recipe: Recipe, image_shape: tuple[int, i
     for layer in augmentation.layers(recipe.augmentation, recipe.training.seed):
         images = layer(images)
     images = keras.layers.Rescaling(PIXEL_SCALE, dtype="float32")(images)
-    return keras.Model(inputs, network(images), name="training")
+    trained = SmoothedModel(inputs, network(images), name="training")
+    trained.label_smoothing = recipe.training.label_smoothing
+    return trained
 
 
-def guide_cnn(
-    images: Any,
-    settings: ModelSettings,
-    image_shape: tuple[int, int, int],
-    classes: int,
-    kinds: LayerKinds = STOCK,
-) -> Any:
-    """The guide's layers on a float tensor of images; returns float32 probabilities.
+class SmoothedModel(keras.Model):  # type: ignore[misc]
+    """Spreads a share of each label over all classes in training; the validation loss is without it."""
 
-    Blocks of two 3x3 convolutions, each followed by batch normalisation, 2x2 max-pooling and dropout,
-    then two dense layers. Raises: TrialFailed if the image is too small for `settings.depth`.
-    """
-    side = min(image_shape[:2])
-    if side >> settings.depth == 0:
-        raise TrialFailed(
-            f"model.depth: got {settings.depth}, but each block halves the image and {image_shape[0]} x "
-            f"{image_shape[1]} pixels bear {side.bit_length() - 1} at most.",
-            cause="error",
-        )
-    layers = keras.layers
-    x = images
-    for block in range(settings.depth):
-        filters = settings.filters << block
-        for _ in range(2):
-            x = layers.Conv2D(filters, 3, padding="same", activation="relu")(x)
-            x = kinds.normalization(momentum=settings.normalization_momentum)(x)
-        x = layers.MaxPooling2D(2)(x)
-        x = kinds.dropout(settings.dropout)(x)
-    x = layers.Flatten()(x)
-    for units in (settings.dense_units, settings.dense_units // 2):
-        x = layers.Dense(units, activation="relu")(x)
-        x = kinds.normalization(momentum=settings.normalization_momentum)(x)
-        x = kinds.dropout(settings.dense_dropout)(x)
-    # Probabilities of 16 bits would round the loss away.
-    return layers.Dense(classes, activation="softmax", dtype="float32")(x)
+    label_smoothing = 0.0
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        if not training or self.label_smoothing == 0.0:
+            return super().compute_loss(x, y, y_pred, sample_weight, training)
+        labels = keras.ops.one_hot(keras.ops.cast(y, "int32"), y_pred.shape[-1])
+        losses = keras.losses.categorical_crossentropy(labels, y_pred, label_smoothing=self.label_smoothing)
+        return keras.ops.mean(losses)
 
 
 def _built_by_user(settings: ModelSettings, image_shape: tuple[int, int, int], classes: int) -> Any:

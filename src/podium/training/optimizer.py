@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from podium.recipe import OptimizerSettings
+from podium.training.optimizer_parts import KernelMuon, OneCycle, with_lookahead, with_normalization_rate
 
 
 def build(settings: OptimizerSettings, *, steps_per_epoch: int, epochs: int) -> Any:
@@ -17,35 +18,52 @@ def build(settings: OptimizerSettings, *, steps_per_epoch: int, epochs: int) -> 
     with it serves other values.
     """
     rate = _rate(settings, steps_per_epoch, epochs)
-    built = _stock(settings, rate)
+    built = _chosen(settings, rate, steps_per_epoch * epochs)
     if settings.weight_decay:
         built.weight_decay = _variable(built, "weight_decay", settings.weight_decay)
+        if settings.name == "muon":  # which has one for each of its two ways
+            built.adam_weight_decay = built.weight_decay
     if settings.schedule is not None:
         name = "initial_learning_rate" if getattr(rate, "warmup_target", None) is None else "warmup_target"
         setattr(rate, name, _variable(built, "peak_learning_rate", settings.learning_rate))
     return built
 
 
-def _stock(settings: OptimizerSettings, rate: Any) -> Any:
+def _chosen(settings: OptimizerSettings, rate: Any, total_steps: int) -> Any:
     common: dict[str, Any] = {
         "learning_rate": rate,
         "clipnorm": settings.clipnorm,
         "weight_decay": settings.weight_decay or None,
     }
+    own: dict[str, Any] = {}
     match settings.name:
         case "adam":
-            return keras.optimizers.Adam(**common)
+            kind = keras.optimizers.Adam
         case "adamw":
-            # AdamW takes no None for "off".
-            return keras.optimizers.AdamW(**{**common, "weight_decay": settings.weight_decay})
+            kind = keras.optimizers.AdamW
+            common["weight_decay"] = settings.weight_decay  # it takes no None for "off"
         case "nadam":
-            return keras.optimizers.Nadam(**common)
+            kind = keras.optimizers.Nadam
         case "sgd":
-            return keras.optimizers.SGD(
-                momentum=settings.momentum, nesterov=settings.nesterov and settings.momentum > 0.0, **common
-            )
+            kind = keras.optimizers.SGD
+            own = {
+                "momentum": settings.momentum,
+                "nesterov": settings.nesterov and settings.momentum > 0.0,
+            }
         case "rmsprop":
-            return keras.optimizers.RMSprop(momentum=settings.momentum, **common)
+            kind, own = keras.optimizers.RMSprop, {"momentum": settings.momentum}
+        case "muon":
+            kind = KernelMuon
+            own = {
+                "momentum": settings.momentum or 0.95,
+                "exclude_layers": ["probabilities"],
+                "adam_weight_decay": settings.weight_decay or None,
+            }
+    if settings.normalization_rate != 1.0:
+        kind = with_normalization_rate(kind, settings.normalization_rate)
+    if settings.lookahead is not None:
+        kind = with_lookahead(kind, settings.lookahead, total_steps)
+    return kind(**common, **own)
 
 
 def _variable(optimizer: Any, name: str, value: float) -> Any:
@@ -82,6 +100,8 @@ def _rate(settings: OptimizerSettings, steps_per_epoch: int, epochs: int) -> Any
     if schedule.name == "exponential":
         return keras.optimizers.schedules.ExponentialDecay(settings.learning_rate, steps, schedule.decay_rate)
     warmup = min(round(schedule.warmup_epochs * steps_per_epoch), steps - 1)
+    if schedule.name == "one_cycle":
+        return OneCycle(settings.learning_rate, steps, warmup, schedule.decay_rate)
     if warmup <= 0:
         return keras.optimizers.schedules.CosineDecay(
             settings.learning_rate, steps, alpha=schedule.decay_rate

@@ -42,9 +42,15 @@ class Setting:
         settings = recipe.model_dump(include={"model", "optimizer", "precision"})
         for part, key in (("model", "dropout"), ("model", "dense_dropout"), ("optimizer", "learning_rate")):
             del settings[part][key]
+        settings["model"]["drops"] = recipe.model.network == "fast_cnn" and recipe.model.dropout > 0.0
         settings["optimizer"]["weight_decay"] = recipe.optimizer.weight_decay > 0.0
-        training = (recipe.training.batch_size, recipe.training.deterministic)
-        steps = (self.steps_per_epoch, recipe.training.epochs) if recipe.optimizer.schedule else None
+        training = (
+            recipe.training.batch_size,
+            recipe.training.deterministic,
+            recipe.training.label_smoothing,
+        )
+        timed = recipe.optimizer.schedule is not None or recipe.optimizer.lookahead is not None
+        steps = (self.steps_per_epoch, recipe.training.epochs) if timed else None
         kinds = augmentation.kinds(recipe.augmentation)
         return repr((settings, training, steps, kinds, self.image_shape, self.classes))
 

@@ -24,6 +24,7 @@ from podium.training.checkpoint import Arrays, TrainingState
 from podium.training.data import Batches, LoadedArrays
 from podium.training.export import Exported, NotPromotable, export
 from podium.training.layers import learned_weights
+from podium.training.networks import whiten
 from podium.training.program import Program, Programs, Setting
 
 HISTORY_FILE, RECIPE_FILE, SUMMARY_FILE = "history.json", "recipe.yaml", "summary.txt"
@@ -92,6 +93,7 @@ class _Training:
 
 
 def _train(job: TrainingJob, report: Callable[[EpochEvent], Verdict], programs: Programs) -> TrainingResult:
+    assert job.recipe.precision != "auto", "precision is chosen before the first training"
     arrays = data.load(job.arrays)
     job.folder.mkdir(parents=True, exist_ok=True)
     found = checkpoint.newest(job.resume_from, last_epoch=job.epochs) if job.resume_from else None
@@ -126,8 +128,16 @@ def _prepare(
     program: Program,
 ) -> _Training:
     settings = job.recipe.training
-    batches = Batches(arrays, arrays.train, settings.batch_size, seed=settings.seed)
+    batches = Batches(
+        arrays,
+        arrays.train,
+        settings.batch_size,
+        seed=settings.seed,
+        alternating_flip=job.recipe.augmentation.alternating_flip,
+    )
     steps = batches.num_batches
+    if job.recipe.model.whitening and job.recipe.model.builder is None:
+        whiten(program.network, arrays.images[arrays.whitened])
     _write_text(job.folder / SUMMARY_FILE, program.summary)
     standard = standard_callbacks(job.recipe.callbacks, job.folder, job.metric, job.goal)
     loop = EpochLoop(

@@ -1,0 +1,148 @@
+"""Owns what benchmarks share: arms in turns (one JSON line each, so that a killed one goes on), tables, pictures, stores."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from podium.coordinator.trial import LiveTrial
+from podium.engines.base import Outcome
+from podium.engines.study import prepare_storage
+from podium.reporting.style import BLUE, DARK, finish, new_figure, plain, to_png
+from podium.result import EpochEvent
+from podium.stores import Stores
+from podium.tracking.runs import prepare_store
+
+Arm = Callable[[int], Mapping[str, Any]]
+RESULTS = Path(__file__).parent / "results"
+INCHES_AN_ARM = 0.7
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """A benchmark's name and its arms; an arm takes a seed and answers its measurements."""
+
+    name: str
+    arms: Mapping[str, Arm]
+
+    def run(self, folder: Path, seeds: Sequence[int]) -> pd.DataFrame:
+        """Measure what `folder` lacks, arm after arm and beginning with another one for each seed."""
+        path = folder / f"{self.name}.jsonl"
+        folder.mkdir(parents=True, exist_ok=True)
+        done = {(row["arm"], row["seed"]) for row in _rows(path)}
+        names = list(self.arms)
+        for turn, seed in enumerate(seeds):
+            for name in names[turn % len(names) :] + names[: turn % len(names)]:
+                if (name, seed) in done:
+                    continue
+                began = time.time()
+                values = dict(self.arms[name](seed))
+                row = {"arm": name, "seed": seed, "took_seconds": round(time.time() - began, 1), **values}
+                with path.open("a", encoding="utf-8") as lines:
+                    lines.write(json.dumps(row) + "\n")
+                print(json.dumps(row), flush=True)
+        rows = [row for row in _rows(path) if row["arm"] in names and row["seed"] in seeds]
+        return pd.DataFrame(rows)
+
+
+def summary(rows: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Mean, smallest and largest of each column, by arm, in the order in which the arms came."""
+    order = list(dict.fromkeys(rows["arm"]))
+    found = rows.groupby("arm")[list(columns)].agg(["mean", "min", "max"]).loc[order]
+    found.insert(0, ("", "seeds"), rows.groupby("arm")["seed"].nunique())
+    return found
+
+
+def ratio(rows: pd.DataFrame, column: str, *, of: str, to: str) -> tuple[float, float, float]:
+    """Mean, smallest and largest quotient of two arms, seed by seed: what drifts with the machine falls out."""
+    table = rows.pivot_table(index="seed", columns="arm", values=column)
+    quotients = (table[of] / table[to]).dropna()
+    return float(quotients.mean()), float(quotients.min()), float(quotients.max())
+
+
+def bars(rows: pd.DataFrame, column: str, *, title: str, unit: str, path: Path) -> None:
+    """A picture of one column: a bar for the mean of each arm, a dot for each seed."""
+    order = list(dict.fromkeys(rows["arm"]))[::-1]
+    figure = new_figure(1.2 + INCHES_AN_ARM * len(order))
+    axes: Axes = figure.subplots()
+    for place, name in enumerate(order):
+        values = rows.loc[rows["arm"] == name, column]
+        axes.barh(place, values.mean(), color=BLUE, height=0.6)
+        axes.plot(values, [place] * len(values), "o", color=DARK, markersize=4)
+    axes.set_yticks(range(len(order)), [plain(name) for name in order])
+    finish(axes, title=title, x=unit, y="")
+    path.write_bytes(to_png(figure))
+
+
+def arguments(text: str) -> argparse.ArgumentParser:
+    """A parser with what all benchmarks take."""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3, help="how many seeds, from 0")
+    parser.add_argument("--quick", action="store_true", help="small: a minute or two, for a first look")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of results; what is there is kept")
+    return parser
+
+
+def machine() -> dict[str, Any]:
+    """What a figure depends on: processor, cores, versions."""
+    import importlib.metadata
+
+    from podium.training.device import device_name, thread_count
+
+    versions = {name: importlib.metadata.version(name) for name in ("keras", "numpy")}
+    return {
+        "device": device_name(),
+        "cores": thread_count(),
+        "python": platform.python_version(),
+        **versions,
+    }
+
+
+class Silent:
+    """Watches a loop and says nothing."""
+
+    def started(self, trial: LiveTrial) -> None:
+        """Nothing to say."""
+
+    def epoch(self, trial: LiveTrial, event: EpochEvent) -> None:
+        """Nothing to say."""
+
+    def ended(self, trial: LiveTrial, outcome: Outcome) -> None:
+        """Nothing to say."""
+
+    def message(self, text: str) -> None:
+        """Nothing to say."""
+
+
+def new_stores(folder: Path) -> Stores:
+    """MLflow and study stores in SQLite, made and empty."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stores = Stores(
+        root=folder,
+        tracking_uri=f"sqlite:///{folder / 'mlflow.db'}",
+        artifact_uri=(folder / "artifacts").as_uri(),
+        study_url=f"sqlite:///{folder / 'studies.db'}",
+    )
+    prepare_store(stores)
+    prepare_storage(stores.study_url)
+    return stores
+
+
+def write_summary(folder: Path, name: str, content: Mapping[str, Any]) -> None:
+    """The benchmark's figures as JSON, beside its lines."""
+    (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]

@@ -1,0 +1,133 @@
+"""Wall seconds of one training until it reaches a validation accuracy: baseline.yaml and fast.yaml.
+
+    python benchmarks/time_to_accuracy.py cifar10-images.zip [--seeds 3] [--quick] [--limit-minutes 45]
+
+CIFAR-10, JPEG copy: 45,000 training and 5,000 validation images, the whole machine for each. Seconds from handing the
+job to a warm worker: tracing, validation and checkpoints are in them. An arm that does not get there within its recipe
+or the limit counts as a lower bound, and is called so.
+Target: 75 and 80 % at least 6 times sooner.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from arms import Benchmark, arguments, bars, machine, write_summary
+from images import arrays_of
+
+from podium.executors.base import Attempt, Ended, EpochDone
+from podium.executors.local import LocalExecutor
+from podium.executors.placement import usable_cores
+from podium.recipe import read_recipe
+from podium.result import Failure, TrainingJob, Verdict
+
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+GOALS = (0.75, 0.80, 0.85, 0.90, 0.92)
+COMPARED = (0.75, 0.80)
+TARGET = 6.0
+
+
+def curve(
+    name: str, seed: int, *, images: str, limit_seconds: float, more: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Train a recipe; answers seconds until each goal (None: not reached), and the curve."""
+    values = {"data.reference": images, "training.seed": seed, **more}
+    recipe = read_recipe(EXPERIMENTS / f"{name}.yaml", values)
+    arrays = arrays_of(recipe)
+    seconds: list[float] = []
+    accuracies: list[float] = []
+    with (
+        tempfile.TemporaryDirectory() as place,
+        closing(
+            LocalExecutor(workers=1, threads=len(usable_cores()), log_folder=Path(place) / "logs")
+        ) as executor,
+    ):
+        while not executor.free:
+            executor.events(1.0)
+        began = time.perf_counter()
+        job = TrainingJob(
+            recipe=recipe, arrays=arrays, folder=Path(place) / "job", epochs=recipe.training.epochs
+        )
+        executor.submit(Attempt(key="1", job=job))
+        over = False
+        while not over:
+            for event in executor.events(1.0):
+                if isinstance(event, EpochDone):
+                    seconds.append(round(time.perf_counter() - began, 1))
+                    accuracies.append(event.epoch.metrics["val_accuracy"])
+                    late = seconds[-1] > limit_seconds
+                    executor.answer(event.key, Verdict.PRUNE if late else Verdict.CONTINUE)
+                elif isinstance(event, Ended):
+                    if isinstance(event.outcome, Failure):
+                        raise RuntimeError(f"{name}: {event.outcome.message}")
+                    over = True
+    reached = {
+        f"seconds_to_{goal:.0%}": next(
+            (when for when, accuracy in zip(seconds, accuracies, strict=True) if accuracy >= goal), None
+        )
+        for goal in GOALS
+    }
+    return {
+        **reached,
+        "seconds": seconds[-1],
+        "best": max(accuracies),
+        "epoch_seconds": seconds,
+        "val_accuracy": [round(value, 4) for value in accuracies],
+    }
+
+
+def sooner(rows: pd.DataFrame, column: str) -> list[tuple[float, bool]]:
+    """How many times sooner fast.yaml is, seed by seed, and whether that is a lower bound only."""
+    found = []
+    for _, pair in rows.groupby("seed"):
+        by_arm = pair.set_index("arm")
+        if len(by_arm) < 2 or pd.isna(by_arm.loc["fast", column]):
+            continue
+        slow = by_arm.loc["baseline", column]
+        bound = bool(pd.isna(slow))
+        found.append(
+            (
+                float((by_arm.loc["baseline", "seconds"] if bound else slow) / by_arm.loc["fast", column]),
+                bound,
+            )
+        )
+    return found
+
+
+def main() -> None:
+    parser = arguments(__doc__ or "")
+    parser.add_argument("images")
+    parser.add_argument("--limit-minutes", type=float, default=60.0)
+    chosen = parser.parse_args()
+    more = {"training.epochs": 3, "data.train_limit": 5000} if chosen.quick else {}
+    measured = partial(curve, images=chosen.images, limit_seconds=60 * chosen.limit_minutes, more=more)
+    name = "time_to_accuracy-quick" if chosen.quick else "time_to_accuracy"
+    arms = {recipe: partial(measured, recipe) for recipe in ("fast", "baseline")}
+    rows = Benchmark(name=name, arms=arms).run(chosen.out, range(chosen.seeds))
+    columns = [f"seconds_to_{goal:.0%}" for goal in GOALS]
+    print(rows[["arm", "seed", *columns, "seconds", "best"]].to_string(index=False))
+    found = {}
+    for goal in COMPARED:
+        times = sooner(rows, f"seconds_to_{goal:.0%}")
+        found[f"{goal:.0%}"] = times
+        told = ", ".join(f"{'at least ' if bound else ''}{times:.1f}" for times, bound in times)
+        print(f"{goal:.0%}: times sooner, by seed: {told or 'not reached'}; the target is {TARGET:.0f}.")
+    write_summary(chosen.out, name, {"machine": machine(), "times_sooner": found, "target": TARGET})
+    bars(
+        rows,
+        "best",
+        title="Best validation accuracy of one training (see the table for seconds)",
+        unit="val_accuracy (bar: mean, dots: seeds)",
+        path=chosen.out / f"{name}.png",
+    )
+
+
+if __name__ == "__main__":
+    main()

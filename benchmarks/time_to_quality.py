@@ -1,0 +1,204 @@
+"""Seconds until a search has found what plain Optuna finds in the whole time: four other tools, and Podium's default.
+
+    python benchmarks/time_to_quality.py cifar10-images.zip --peers peers/bin/python [--seeds 3] [--minutes 30] [--quick]
+
+The same space (that of sweeps/cifar10.yaml), the same 10,000 training and 2,000 validation images, the same wall-clock time
+for each, on the whole machine, loading of libraries included. Plain Optuna, Optuna with its two callbacks, and KerasTuner
+Hyperband train one trial at a time with all cores, as their documentation shows; Ray Tune one a core; Podium as it chooses.
+The best validation accuracy so far is that of any epoch of any trial, for all arms alike. Arms and seeds that
+are in the results already are not run again. Target: 10 times sooner than plain Optuna's final best, and twice as
+soon as the best other arm.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from arms import Benchmark, arguments, machine, write_summary
+from images import PEERS, arrays_of, for_peers
+from matplotlib.axes import Axes
+
+from podium.recipe import read_recipe
+from podium.reporting.style import finish, line_styles, new_figure, plain, to_png
+from podium.stores import Stores
+
+ROOT = Path(__file__).parents[1]
+SWEEP = ROOT / "sweeps" / "cifar10.yaml"
+TOOLS = {
+    "plain Optuna": "plain_optuna.py",
+    "Optuna + callbacks": "optuna_callbacks.py",
+    "KerasTuner Hyperband": "tuner_hyperband.py",
+    "Ray Tune ASHA": "tune_asha.py",
+}
+PODIUM, REFERENCE = "Podium", "plain Optuna"
+TARGET_PLAIN, TARGET_OTHERS = 10.0, 2.0
+SETTINGS = {"data.train_limit": 10000, "data.validation.fraction": 0.04, "training.epochs": 27}
+
+
+def until(command: Sequence[str], seconds: float, environment: Mapping[str, str], folder: Path) -> float:
+    """Run a command, and end its whole process group when the time is up; answers when it began (Unix seconds).
+
+    Raises: RuntimeError with the end of its output if it fails.
+    """
+    began = time.time()
+    with (folder / "output.txt").open("w") as output:
+        process = subprocess.Popen(
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
+            cwd=folder,
+        )
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            # Podium's workers get a moment to finish; the others' records are written epoch by epoch.
+            os.killpg(process.pid, signal.SIGTERM)
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+            return began
+    if process.returncode != 0:
+        raise RuntimeError(f"{command[1]} failed:\n{(folder / 'output.txt').read_text()[-3000:]}")
+    return began
+
+
+def other_tool(name: str, seed: int, *, python: str, arrays: Path, seconds: float) -> dict[str, Any]:
+    """Run a script of peers/ in its environment; answers its curve."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        watch = folder / "watch.jsonl"
+        watch.touch()
+        command = [python, str(PEERS / TOOLS[name]), str(arrays), str(watch), str(seconds), str(seed)]
+        began = until(command, seconds, {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}, folder)
+        told = [json.loads(line) for line in watch.read_text().splitlines()]
+    return curve([each["at"] - began for each in told], [each["val_accuracy"] for each in told], seconds)
+
+
+def podium(seed: int, *, images: str, seconds: float) -> dict[str, Any]:
+    """Run `podium sweep` on its default file; its curve is read from MLflow afterwards."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        words = [f"{key}={value}" for key, value in SETTINGS.items()]
+        command = [
+            *(sys.executable, "-m", "podium.cli", "sweep", str(SWEEP), *words, f"engine.seed={seed}"),
+            *("--data", images, "--trials", "10000", "--hours", str(seconds / 3600)),
+        ]
+        stores = Stores(
+            root=folder,
+            tracking_uri=f"sqlite:///{folder / 'mlflow.db'}",
+            artifact_uri=(folder / "artifacts").as_uri(),
+            study_url=f"sqlite:///{folder / 'studies.db'}",
+        )
+        environment = {
+            **os.environ,
+            "MLFLOW_TRACKING_URI": stores.tracking_uri,
+            "PODIUM_STUDY_URL": stores.study_url,
+        }
+        began = until(command, seconds, environment, folder)
+        at, values = _of_all_runs(stores)
+    return curve([each - began for each in at], values, seconds)
+
+
+def _of_all_runs(stores: Stores) -> tuple[list[float], list[float]]:
+    """When each epoch was recorded (Unix seconds), and its validation accuracy."""
+    import sqlite3
+
+    assert stores.tracking_file is not None
+    with sqlite3.connect(f"file:{stores.tracking_file}?mode=ro", uri=True) as database:
+        rows = database.execute(
+            "select timestamp, value from metrics where key = 'val_accuracy' order by timestamp"
+        ).fetchall()
+    return [row[0] / 1000 for row in rows], [row[1] for row in rows]
+
+
+def curve(at: Sequence[float], values: Sequence[float], seconds: float) -> dict[str, Any]:
+    """Best so far: the moments at which it rose, within the time."""
+    order = np.argsort(at)
+    best, rises = -np.inf, []
+    for index in order:
+        if at[index] <= seconds and values[index] > best:
+            best = float(values[index])
+            rises.append([round(float(at[index]), 1), round(best, 4)])
+    return {"best": best, "epochs": sum(when <= seconds for when in at), "rises": rises}
+
+
+def reached(rises: Sequence[Sequence[float]], value: float) -> float:
+    """Seconds until a best value was reached, infinite if it was not."""
+    return next((when for when, best in rises if best >= value), float("inf"))
+
+
+def compared(rows: pd.DataFrame) -> dict[str, list[float]]:
+    """Of each arm and seed: seconds until the plain arm's final best of that seed."""
+    found: dict[str, list[float]] = {}
+    for _, group in rows.groupby("seed"):
+        by_arm = group.set_index("arm")
+        if REFERENCE not in by_arm.index:
+            continue
+        goal = by_arm.loc[REFERENCE, "best"]
+        for name, row in by_arm.iterrows():
+            found.setdefault(str(name), []).append(reached(row["rises"], goal))
+    return found
+
+
+def picture(rows: pd.DataFrame, seconds: float) -> bytes:
+    """Best so far against seconds: a line a seed, a colour an arm."""
+    figure = new_figure(5.0)
+    axes: Axes = figure.subplots()
+    names = list(dict.fromkeys(rows["arm"]))
+    for name, style in zip(names, line_styles(len(names)), strict=True):
+        for index, rises in enumerate(rows.loc[rows["arm"] == name, "rises"]):
+            at, values = zip(*[*rises, [seconds, rises[-1][1]]], strict=True)
+            axes.step(at, values, where="post", label=plain(name) if index == 0 else None, **style)
+    axes.legend(frameon=False, loc="lower right")
+    finish(axes, title="Best validation accuracy so far", x="seconds", y="val_accuracy")
+    return to_png(figure)
+
+
+def main() -> None:
+    parser = arguments(__doc__ or "")
+    parser.add_argument("images")
+    parser.add_argument("--peers", default=sys.executable, help="the Python that has the other tools")
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--only", nargs="*", default=[], help="arms to run")
+    chosen = parser.parse_args()
+    seconds = 60 * (3.0 if chosen.quick else chosen.minutes)
+    images = str(Path(chosen.images).resolve()) if Path(chosen.images).exists() else chosen.images
+    with tempfile.TemporaryDirectory() as place:
+        recipe = read_recipe(ROOT / "experiments" / "baseline.yaml", {"data.reference": images, **SETTINGS})
+        arrays = for_peers(arrays_of(recipe), Path(place))
+        arms = {
+            name: partial(other_tool, name, python=chosen.peers, arrays=arrays, seconds=seconds)
+            for name in TOOLS
+        }
+        arms[PODIUM] = partial(podium, images=images, seconds=seconds)
+        arms = {name: arm for name, arm in arms.items() if not chosen.only or name in chosen.only}
+        name = f"time_to_quality-{seconds / 60:.0f}min"
+        rows = Benchmark(name=name, arms=arms).run(chosen.out, range(chosen.seeds))
+    print(rows[["arm", "seed", "best", "epochs"]].to_string(index=False))
+    found = compared(rows)
+    for arm, times in found.items():
+        told = ", ".join("not reached" if np.isinf(each) else f"{each:.0f}" for each in times)
+        print(f"{arm}: seconds until plain Optuna's final best, by seed: {told}")
+    seconds_to = {arm: [None if np.isinf(each) else each for each in times] for arm, times in found.items()}
+    write_summary(chosen.out, name, {"machine": machine(), "seconds_to_plain_best": seconds_to})
+    (chosen.out / f"{name}.png").write_bytes(picture(rows, seconds))
+
+
+if __name__ == "__main__":
+    main()

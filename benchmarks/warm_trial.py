@@ -1,0 +1,149 @@
+"""The first training step of a trial: in a cold process, and in a warm worker that had a trial of the same shape.
+
+    python benchmarks/warm_trial.py [--seeds 3] [--quick]
+
+Seconds from handing the job over (cold: from starting the process) until the first step of the guide's CNN, batch
+64, is done. Memory: of the worker after 10 and after 100 trials that differ in rate, dropout, strength and seed.
+Target: at least 20 times sooner; flat memory.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from arms import Benchmark, arguments, bars, machine, ratio, summary, write_summary
+
+from podium.digests import arrays_digest, split_digest
+from podium.recipe import Recipe
+from podium.result import EpochEvent, TrainingArrays, TrainingJob, Verdict
+
+IMAGES = 96  # one batch and a half: the smaller last batch is traced as well
+TARGET = 20.0
+WORKER = "import sys; sys.path.insert(0, sys.argv[1]); from warm_trial import worker; worker(sys.argv[2:])"
+
+
+def noise(folder: Path) -> TrainingArrays:
+    """Images of 32 x 32 that need no download."""
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (IMAGES + 32, 32, 32, 3), dtype=np.uint8)
+    labels = np.arange(len(images)) % 10
+    train, validation = np.arange(IMAGES), np.arange(IMAGES, len(images))
+    np.save(folder / "images.npy", images)
+    np.save(folder / "labels.npy", labels)
+    np.savez(folder / "split.npz", train=train, validation=validation)
+    return TrainingArrays(
+        images=folder / "images.npy",
+        labels=folder / "labels.npy",
+        split=folder / "split.npz",
+        train_digest=arrays_digest(images, labels),
+        split_digest=split_digest(train, validation),
+        class_names=tuple("0123456789"),
+    )
+
+
+def worker(words: list[str]) -> None:
+    """What the benchmark's process does: one trial after another, each told by its first step's time."""
+    from podium.training import device
+
+    device.configure(1)
+    import keras
+    import psutil
+
+    from podium.training.train import Trainer
+
+    folder, trials = Path(words[0]), int(words[1])
+    arrays = noise(folder)
+    trainer = Trainer()
+    stepped: list[float] = []
+    watch = keras.callbacks.CallbackList.on_train_batch_end
+
+    def timed(callbacks: Any, batch: int, logs: Any = None) -> Any:
+        stepped.append(time.time())
+        return watch(callbacks, batch, logs)
+
+    keras.callbacks.CallbackList.on_train_batch_end = timed
+    generator = np.random.default_rng(0)
+    proceed: Callable[[EpochEvent], Verdict] = lambda event: Verdict.PRUNE  # noqa: E731
+    for number in range(trials):
+        recipe = Recipe().with_values(
+            {
+                "training.epochs": 1,
+                "training.seed": number,
+                "optimizer.learning_rate": float(10 ** generator.uniform(-4, -2)),
+                "model.dropout": float(generator.uniform(0.1, 0.5)),
+                "augmentation.strength": float(generator.uniform(0.5, 2)),
+            }
+        )
+        stepped.clear()
+        began = time.time()
+        trainer(TrainingJob(recipe=recipe, arrays=arrays, folder=folder / "job", epochs=1), proceed)
+        line = {
+            "first_step": stepped[0],
+            "seconds": stepped[0] - began,
+            "mebibytes": psutil.Process().memory_info().rss / 2**20,
+        }
+        print(json.dumps(line), flush=True)
+
+
+def trials(count: int) -> tuple[float, list[dict[str, float]]]:
+    """Start a process and let it train; answers when it was started and what it said."""
+    with tempfile.TemporaryDirectory() as place:
+        began = time.time()
+        command = [sys.executable, "-c", WORKER, str(Path(__file__).parent), place, str(count)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return began, [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+def main() -> None:
+    parser = arguments(__doc__ or "")
+    chosen = parser.parse_args()
+    many = 12 if chosen.quick else 100
+
+    def cold(seed: int) -> Mapping[str, Any]:
+        began, (first,) = trials(1)
+        return {"seconds": first["first_step"] - began}
+
+    def warm(seed: int) -> Mapping[str, Any]:
+        _, told = trials(many)
+        memory = [line["mebibytes"] for line in told]
+        later = [line["seconds"] for line in told[2:]]
+        return {
+            "seconds": float(np.median(later)),
+            "slowest_seconds": max(later),
+            "mebibytes_after_10": memory[9],
+            "mebibytes_at_end": memory[-1],
+            "trials": many,
+        }
+
+    name = "warm_trial-quick" if chosen.quick else "warm_trial"
+    rows = Benchmark(name=name, arms={"cold process": cold, "warm worker": warm}).run(
+        chosen.out, range(chosen.seeds)
+    )
+    sooner = ratio(rows, "seconds", of="cold process", to="warm worker")
+    print(summary(rows, ["seconds"]).round(3).to_string())
+    print(rows[["mebibytes_after_10", "mebibytes_at_end"]].dropna().round(0).to_string(index=False))
+    print(
+        "A warm worker steps {:.1f} times sooner ({:.1f} to {:.1f}); the target is {:.0f}.".format(
+            *sooner, TARGET
+        )
+    )
+    write_summary(chosen.out, name, {"machine": machine(), "times_sooner": sooner, "target": TARGET})
+    bars(
+        rows,
+        "seconds",
+        title="Until the first training step is done",
+        unit="seconds (bar: mean, dots: repeats)",
+        path=chosen.out / f"{name}.png",
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""Owns the layers of the networks that a recipe can name, on a tensor of images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
+
+from podium.errors import TrialFailed
+from podium.recipe import ModelSettings
+from podium.training.layers import STOCK, LayerKinds
+
+WHITENING = "whitening"
+_PATCH = 2  # pixels a side
+# Keeps directions in which patches hardly differ from being blown up.
+_SMALLEST_VARIANCE = 5e-4
+_LOGIT_SCALE = 1 / 9
+
+
+def network_outputs(
+    images: Any,
+    settings: ModelSettings,
+    image_shape: tuple[int, int, int],
+    classes: int,
+    kinds: LayerKinds = STOCK,
+) -> Any:
+    """float32 probabilities (n, classes) of float images in [0, 1] (n, height, width, channels).
+
+    Raises: TrialFailed if the image is too small for `settings.depth`.
+    """
+    side = min(image_shape[:2])
+    if side >> settings.depth == 0:
+        raise TrialFailed(
+            f"model.depth: got {settings.depth}, but each block halves the image and {image_shape[0]} x "
+            f"{image_shape[1]} pixels bear {side.bit_length() - 1} at most.",
+            cause="error",
+        )
+    parts = _Parts(settings, kinds)
+    x = images
+    if settings.whitening:
+        x = parts.whitening(image_shape[2])(x)
+    if settings.network == "fast_cnn":
+        return _fast_cnn(x, settings, classes, parts)
+    return _guide_cnn(x, settings, classes, parts)
+
+
+def whiten(network: Any, images: NDArray[np.uint8]) -> None:
+    """Set the fixed first convolution so that patches of images (n, height, width, channels) become decorrelated.
+
+    Each filter comes with its negative. Source: Coates and Ng, 2012; as the first layer of airbench (Jordan, 2024).
+    """
+    layer = network.get_layer(WHITENING)
+    pixels = images.astype(np.float32) / np.float32(255.0)
+    windows = np.lib.stride_tricks.sliding_window_view(pixels, (_PATCH, _PATCH), axis=(1, 2))
+    channels = pixels.shape[-1]
+    patches = windows.transpose(0, 1, 2, 4, 5, 3).reshape(-1, _PATCH * _PATCH * channels).astype(np.float64)
+    mean = patches.mean(0)
+    covariance = patches.T @ patches / len(patches) - np.outer(mean, mean)
+    variances, directions = np.linalg.eigh(covariance)
+    filters = directions / np.sqrt(np.maximum(variances, 0.0) + _SMALLEST_VARIANCE)
+    kernel = np.concatenate([filters, -filters], axis=1)
+    shape = (_PATCH, _PATCH, channels, kernel.shape[1])
+    layer.kernel.assign(kernel.reshape(shape).astype(np.float32))
+    layer.bias.assign((-mean @ kernel).astype(np.float32))
+
+
+class Dirac(keras.initializers.Initializer):  # type: ignore[misc]
+    """Kernels that hand their first inputs on unchanged; further filters begin small and random."""
+
+    def __init__(self) -> None:
+        self._rest = keras.initializers.VarianceScaling(1 / 3, mode="fan_in", distribution="uniform")
+
+    def __call__(self, shape: tuple[int, ...], dtype: Any = None) -> Any:
+        height, width, inputs, outputs = shape
+        kept = min(inputs, outputs)
+        identity = np.zeros((height, width, inputs, kept), np.float32)
+        identity[height // 2, width // 2, range(kept), range(kept)] = 1.0
+        return ops.concatenate([ops.cast(identity, dtype), self._rest(shape, dtype)[..., kept:]], axis=-1)
+
+
+class _Parts:
+    """Makes the layers of a network, as its settings want them."""
+
+    def __init__(self, settings: ModelSettings, kinds: LayerKinds) -> None:
+        self._settings, self._kinds = settings, kinds
+
+    def convolution(self, filters: int, *, activation: str | None = None, bias: bool = True) -> Any:
+        # A network in stock layers gets its weights from a trained one; its initialisers are saved with it.
+        dirac = self._settings.initialization == "dirac" and self._kinds is not STOCK
+        return keras.layers.Conv2D(
+            filters,
+            3,
+            padding="same",
+            activation=activation,
+            use_bias=bias,
+            kernel_initializer=Dirac() if dirac else "glorot_uniform",
+        )
+
+    def whitening(self, channels: int) -> Any:
+        filters = 2 * _PATCH * _PATCH * channels
+        return keras.layers.Conv2D(filters, _PATCH, trainable=False, name=WHITENING)
+
+    def activation(self) -> Any:
+        return keras.layers.Activation(self._settings.activation)
+
+    def normalization(self, *, scale: bool = True) -> Any:
+        return self._kinds.normalization(momentum=self._settings.normalization_momentum, scale=scale)
+
+    def dropout(self, rate: float) -> Any:
+        return self._kinds.dropout(rate)
+
+
+def _guide_cnn(x: Any, settings: ModelSettings, classes: int, parts: _Parts) -> Any:
+    for block in range(settings.depth):
+        for _ in range(2):
+            x = parts.convolution(settings.filters << block, activation=settings.activation)(x)
+            x = parts.normalization()(x)
+        x = keras.layers.MaxPooling2D(2)(x)
+        x = parts.dropout(settings.dropout)(x)
+    x = keras.layers.Flatten()(x)
+    for units in (settings.dense_units, settings.dense_units // 2):
+        x = keras.layers.Dense(units, activation=settings.activation)(x)
+        x = parts.normalization()(x)
+        x = parts.dropout(settings.dense_dropout)(x)
+    # Probabilities of 16 bits would round the loss away.
+    return keras.layers.Dense(classes, activation="softmax", dtype="float32")(x)
+
+
+def _fast_cnn(x: Any, settings: ModelSettings, classes: int, parts: _Parts) -> Any:
+    """Source: airbench94 (Jordan, 2024), with fewer filters."""
+    if settings.whitening:
+        x = parts.activation()(x)
+    for block in range(settings.depth):
+        filters = settings.filters if block == 0 else settings.late_filters
+        x = parts.convolution(filters, bias=False)(x)
+        # Before normalisation and activation, which then have a quarter of the values to go through.
+        x = keras.layers.MaxPooling2D(2)(x)
+        x = parts.activation()(parts.normalization(scale=False)(x))
+        x = parts.convolution(filters, bias=False)(x)
+        x = parts.activation()(parts.normalization(scale=False)(x))
+    x = keras.layers.GlobalMaxPooling2D()(x)
+    if settings.dropout:
+        x = parts.dropout(settings.dropout)(x)
+    x = keras.layers.Rescaling(_LOGIT_SCALE)(x)
+    return keras.layers.Dense(
+        classes, activation="softmax", use_bias=False, dtype="float32", name="probabilities"
+    )(x)
