@@ -118,6 +118,18 @@ def _train(recipe: Path, assignments: tuple[str, ...], data: str | None, seed: i
     return train(recipe, assignments, data=data, seed=seed)
 
 
+@_command("describe", epilog="Example: podium describe experiments/baseline.yaml model.depth=4 --batch 128")
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.argument("assignments", nargs=-1, metavar="[KEY=VALUE ...]")
+@click.option("--data", help=DATA_HELP)
+@click.option("--batch", type=click.IntRange(1), help="Images a batch (default: the recipe's).")
+def _describe(recipe: Path, assignments: tuple[str, ...], data: str | None, batch: int | None) -> Answer:
+    """Show a recipe's network: layers, parameters, work, what it sees, memory. Nothing is recorded."""
+    from podium.jobs.describe import describe
+
+    return describe(recipe, assignments, data=data, batch=batch)
+
+
 @_command(
     "sweep", epilog="Example: podium sweep sweeps/cifar10.yaml training.epochs=5 --data cifar10 --trials 20"
 )
@@ -127,6 +139,16 @@ def _train(recipe: Path, assignments: tuple[str, ...], data: str | None, seed: i
 @click.option("--trials", type=int, help="Budget in trials, over all starts of this sweep.")
 @click.option("--hours", type=float, help="Budget in hours, over all starts of this sweep.")
 @click.option("--workers", type=int, help="Worker processes.")
+@click.option("--executor", type=click.Choice(["local", "ray"]), help="Where the workers are placed.")
+@click.option(
+    "--address",
+    metavar="ADDRESS",
+    help="Ray cluster to join, 'auto' for this node's (default: a new one here).",
+)
+@click.option("--num-cpus", type=click.IntRange(1), help="CPU cores of each worker on a Ray cluster.")
+@click.option(
+    "--num-gpus", type=click.FloatRange(0, 1), help="GPUs of each worker on a Ray cluster, or a part of one."
+)
 @click.option("--resume", is_flag=True, help="Go on with an unfinished sweep, or with a grown budget.")
 @click.option("--new", is_flag=True, help="Search again from the start, beside earlier studies of this file.")
 @click.option(
@@ -138,9 +160,13 @@ def _sweep(
     resume: bool,
     new: bool,
     only_plan: bool,
+    address: str | None,
+    num_cpus: int | None,
+    num_gpus: float | None,
     **limits: Any,
 ) -> Answer:
     """Search a space: propose, train, prune, record, rank."""
+    ray: dict[str, Any] = {"address": address, "num_cpus": num_cpus, "num_gpus": num_gpus}
     if resume and new:
         raise InvalidInput("--resume and --new contradict each other.")
     if only_plan and (resume or new):
@@ -151,10 +177,12 @@ def _sweep(
     if only_plan:
         from podium.jobs.plan import plan
 
+        if limits.pop("executor") == "ray" or any(value is not None for value in ray.values()):
+            raise InvalidInput("--plan measures this machine and says nothing about a Ray cluster.")
         return plan(sweep_file, assignments, **limits)
     from podium.jobs.sweep import sweep
 
-    return sweep(sweep_file, assignments, resume=resume, new=new, **limits)
+    return sweep(sweep_file, assignments, resume=resume, new=new, **ray, **limits)
 
 
 @_command("status", epilog="Example: podium status quickstart")
@@ -236,6 +264,51 @@ def _promote(what: str | None, model: str | None, back: bool, **reasons: str | N
     if given:
         raise InvalidInput(f"--rollback swaps two aliases and takes no {', '.join(given)}.")
     return rollback(what, model=model)
+
+
+@_command("predict", epilog="Example: podium predict holiday.jpg photos/ --grid photos.png")
+@click.argument(
+    "paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGE_OR_FOLDER ..."
+)
+@click.option("--model", help="Registered model (default: the latest sweep's).")
+@click.option(
+    "--grid", type=click.Path(path_type=Path, dir_okay=False), help="Draw the images into this PNG."
+)
+def _predict(paths: tuple[Path, ...], model: str | None, grid: Path | None) -> Answer:
+    """Label image files of any size and mode with the champion."""
+    from podium.jobs.predict import predict
+
+    return predict(paths, model=model, grid=grid)
+
+
+@_command("export", epilog="Example: podium export cifar10 --format litert-int8 --format onnx --out models")
+@click.argument("model", required=False)
+@click.option(
+    "--format",
+    "formats",
+    type=click.Choice(["keras", "saved_model", "litert", "litert-int8", "onnx"]),
+    multiple=True,
+    required=True,
+    help="May be given several times.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder to write to (default: mlruns/exports/MODEL-vVERSION).",
+)
+def _export(model: str | None, formats: tuple[Any, ...], out: Path | None) -> Answer:
+    """Write the champion for other runtimes, and compare each file with it on validation images."""
+    from podium.jobs.export import export
+
+    return export(model, formats=formats, out=out)
+
+
+@_command("doctor", epilog="Example: podium doctor --json (exit code 1 if there is a problem)")
+def _doctor() -> Answer:
+    """Look at this machine: versions, device, stores, space, cluster, speed; each fault with its remedy."""
+    from podium.jobs.doctor import doctor
+
+    return doctor()
 
 
 @_command("ui", epilog="Example: podium ui --port 5000")

@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from podium.errors import Fault, InvalidInput
 from podium.yaml_file import Document, nearest, read_document, validated
 
-Precision = Literal["float32", "bfloat16", "float16"]
+# auto: measured on this machine before the first training; a run records what was chosen.
+Precision = Literal["float32", "bfloat16", "float16", "auto"]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Plain = bool | int | float | str | None
@@ -46,31 +47,40 @@ class DataSettings(Settings):
 
 
 class ModelSettings(Settings):
-    """The guide's CNN: `depth` blocks of two 3x3 convolutions, `filters` doubling from block to block.
+    """`guide_cnn`: `depth` blocks of two 3x3 convolutions, `filters` doubling from block to block; the head has two
+    dense layers, of `dense_units` and of half as many.
 
-    The head has two dense layers, of `dense_units` and of half as many. `normalization_momentum` is batch
-    normalisation's: the share of the old moving average that each step keeps. `builder` names a function
-    `package.module:function` of one's own instead; it gets `parameters`.
+    `fast_cnn`: blocks that pool between their convolutions, `filters` in the first and `late_filters` in the others; the
+    head is one dense layer on the largest value of each map. `whitening` puts a fixed 2x2 convolution first that
+    decorrelates the training images' patches; `initialization: dirac` makes 3x3 convolutions begin as identities.
+
+    `normalization_momentum` is batch normalisation's: the share of the old moving average that each step keeps.
+    `builder` names a function `package.module:function` of one's own instead; it gets `parameters`.
     """
 
+    network: Literal["guide_cnn", "fast_cnn"] = "guide_cnn"
     depth: Annotated[int, Field(ge=1, le=4)] = 3
     filters: Annotated[int, Field(ge=1, le=1024)] = 32
     dropout: Fraction = 0.25
     dense_units: Annotated[int, Field(ge=2, le=65_536)] = 256
     dense_dropout: Fraction = 0.5
+    late_filters: Annotated[int, Field(ge=1, le=4096)] = 128
+    activation: Literal["relu", "gelu", "silu"] = "relu"
+    whitening: bool = False
+    initialization: Literal["glorot", "dirac"] = "glorot"
     normalization_momentum: Fraction = 0.99
     builder: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")] | None = None
     parameters: dict[str, Plain] = {}
 
 
 class ScheduleSettings(Settings):
-    """Learning rate over all steps of `training.epochs`: Keras's CosineDecay or ExponentialDecay.
+    """Learning rate over all steps of `training.epochs`: Keras's CosineDecay or ExponentialDecay, or one_cycle.
 
-    `warmup_epochs` rise linearly from 0 (cosine only); `decay_rate` is the factor over the whole training
-    (exponential) and the floor as a share of the rate (cosine).
+    `warmup_epochs` rise linearly from 0 (cosine) or from a fifth of the rate (one_cycle, which then falls linearly);
+    `decay_rate` is the factor over the whole training (exponential) and the floor as a share of the rate (the others).
     """
 
-    name: Literal["cosine", "exponential"]
+    name: Literal["cosine", "exponential", "one_cycle"]
     warmup_epochs: Annotated[float, Field(ge=0.0)] = 0.0
     decay_rate: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.01
 
@@ -81,28 +91,48 @@ class ScheduleSettings(Settings):
         return self
 
 
-class OptimizerSettings(Settings):
-    """A Keras optimizer. `weight_decay` 0 and `clipnorm` null are off; `momentum` is for sgd and rmsprop."""
+class LookaheadSettings(Settings):
+    """Slow weights that follow the trained ones every `every` steps, and replace them.
 
-    name: Literal["adam", "adamw", "nadam", "sgd", "rmsprop"] = "adam"
+    `keep` is the share of the slow ones that stays at the last step; it grows with the cube of the time.
+    Source: Zhang et al., 2019, Lookahead Optimizer; the growing share is that of airbench (Jordan, 2024).
+    """
+
+    every: Annotated[int, Field(ge=1)] = 5
+    keep: Fraction = 0.77
+
+
+class OptimizerSettings(Settings):
+    """A Keras optimizer. `weight_decay` 0 and `clipnorm` null are off; `momentum` is for sgd, rmsprop and muon.
+
+    `muon` takes 3x3 convolutions' kernels as matrices; all else is trained by AdamW there.
+    `normalization_rate` multiplies the rate of batch normalisation's offsets.
+    """
+
+    name: Literal["adam", "adamw", "nadam", "sgd", "rmsprop", "muon"] = "adam"
     learning_rate: Annotated[float, Field(gt=0.0, le=100.0)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     clipnorm: Annotated[float, Field(gt=0.0)] | None = None
     momentum: Fraction = 0.0
     nesterov: bool = False
+    normalization_rate: Annotated[float, Field(gt=0.0, le=1000.0)] = 1.0
+    lookahead: LookaheadSettings | None = None
     schedule: ScheduleSettings | None = None
 
 
 class AugmentationSettings(Settings):
     """Random changes of training images. `strength` scales the ranges; 0 is off, 1 is the guide's.
 
-    `rotation` is in turns (0.1 is up to 36 degrees either way), `zoom` a share of the size.
+    `rotation` is in turns (0.1 is up to 36 degrees either way), `zoom` a share of the size, `shift` whole pixels
+    either way. `alternating_flip` mirrors each image in every other epoch instead of at random.
     """
 
     strength: Annotated[float, Field(ge=0.0, le=10.0)] = 1.0
     flip: bool = True
     rotation: Annotated[float, Field(ge=0.0, le=0.5)] = 0.1
     zoom: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+    shift: Annotated[int, Field(ge=0, le=64)] = 0
+    alternating_flip: bool = False
 
 
 class PlateauSettings(Settings):
@@ -129,12 +159,60 @@ class CallbackSettings(Settings):
 
 
 class TrainingSettings(Settings):
-    """`seed` sets initialisation, shuffling and augmentation; `deterministic` makes reruns repeat to the bit."""
+    """`seed` sets initialisation, shuffling and augmentation; `deterministic` makes reruns repeat to the bit.
+
+    `label_smoothing` spreads that share of each label over all classes in training; val_loss is without it.
+    """
 
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 50
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 64
     seed: Seed = 0
     deterministic: bool = True
+    label_smoothing: Fraction = 0.0
+
+
+class AtLeast(Settings):
+    """A lower bound of a share between 0 and 1."""
+
+    at_least: Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class AtMost(Settings):
+    """An upper bound of a share between 0 and 1."""
+
+    at_most: Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class CheckSettings(Settings):
+    """What a training must come to, at its best epoch; null is not asked. They change nothing in the training.
+
+    `gap` is training accuracy less validation accuracy. `test_accuracy` is looked at when a model is promoted.
+    """
+
+    train_accuracy: AtLeast | None = None
+    val_accuracy: AtLeast | None = None
+    gap: AtMost | None = None
+    test_accuracy: AtLeast | None = None
+
+
+class ResourceSettings(Settings):
+    """What one worker gets of a node of a Ray cluster; null is left to what the cluster has.
+
+    A GPU belongs to one worker, unless `gpu_fraction` lets several share it; each is then limited to that share of
+    its memory.
+    """
+
+    num_cpus: Annotated[int, Field(ge=1)] | None = None
+    num_gpus: Annotated[int, Field(ge=0, le=1)] | None = None
+    gpu_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> ResourceSettings:
+        if self.num_gpus is not None and self.gpu_fraction is not None:
+            raise ValueError(
+                "num_gpus and gpu_fraction both say what a worker gets of a GPU; set one of them"
+            )
+        return self
 
 
 class Recipe(Settings):
@@ -147,6 +225,8 @@ class Recipe(Settings):
     callbacks: CallbackSettings = CallbackSettings()
     training: TrainingSettings = TrainingSettings()
     precision: Precision = "float32"
+    checks: CheckSettings | None = None
+    resources: ResourceSettings | None = None
     code: str | None = None
 
     @model_validator(mode="after")

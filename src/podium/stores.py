@@ -17,13 +17,15 @@ class Stores:
     """Addresses of everything that Podium writes.
 
     `root` is the `mlruns` folder; `tracking_uri` MLflow's store; `artifact_uri` where a new experiment
-    keeps its artifacts (None leaves it to the MLflow server); `study_url` an SQLAlchemy URL.
+    keeps its artifacts (None leaves it to the MLflow server); `study_url` an SQLAlchemy URL; `checkpoint_root`
+    a folder for checkpoints that machines share, None for one under `root`.
     """
 
     root: Path
     tracking_uri: str
     artifact_uri: str | None
     study_url: str
+    checkpoint_root: Path | None = None
 
     @property
     def tracking_file(self) -> Path | None:
@@ -34,7 +36,7 @@ class Stores:
     @property
     def checkpoints(self) -> Path:
         """Folders of attempts, one a study and trial, until they are packaged."""
-        return self.root / "checkpoints"
+        return self.checkpoint_root or self.root / "checkpoints"
 
     @property
     def sweeps(self) -> Path:
@@ -57,18 +59,21 @@ class Stores:
 
 
 def stores_here(root: Path | None = None) -> Stores:
-    """Stores under `root` (default: ./mlruns), unless MLFLOW_TRACKING_URI or PODIUM_STUDY_URL say otherwise.
+    """Stores under `root` (default: ./mlruns), unless MLFLOW_TRACKING_URI, PODIUM_STUDY_URL or
+    PODIUM_CHECKPOINTS say otherwise.
 
     A server's user and password move from its address to variables of this process and its children.
     """
     root = (root or Path("mlruns")).resolve()
     _take_credentials_out()
     server = os.environ.get("MLFLOW_TRACKING_URI")
+    checkpoints = os.environ.get("PODIUM_CHECKPOINTS")
     return Stores(
         root=root,
         tracking_uri=server or f"sqlite:///{root / 'mlflow.db'}",
         artifact_uri=None if server else (root / "artifacts").as_uri(),
         study_url=os.environ.get("PODIUM_STUDY_URL") or f"sqlite:///{root / 'studies.db'}",
+        checkpoint_root=Path(checkpoints).expanduser().resolve() if checkpoints else None,
     )
 
 

@@ -68,7 +68,8 @@ def _value_faults(key: str, parameter: Parameter, recipe: Recipe) -> list[Fault]
     if not has_key(recipe, key):
         fault = unknown_key(key, recipe)
         return [Fault(message=fault.message, key=f"space.{key}", got=key, allowed=fault.allowed)]
-    if key.startswith("data.") or key in ("code", "training.seed"):
+    fixed = ("data", "checks", "resources")
+    if key.split(".")[0] in fixed or key in ("code", "training.seed"):
         return [
             Fault(
                 message="cannot be searched over: trials would not be comparable", key=f"space.{key}", got=key

@@ -63,7 +63,8 @@ class Sweep:
     def document(self) -> dict[str, Any]:
         """Everything that decides the outcome, as plain JSON: what the identity hashes."""
         content = self.file.model_dump(exclude={"recipe", "code", *SETTINGS})
-        recipe = self.recipe.model_dump(exclude={"code"})
+        # Checks judge a training, after it; resources say where it runs.
+        recipe = self.recipe.model_dump(exclude={"code", "checks", "resources"})
         return {"sweep": content, "recipe": recipe}
 
     def identity(self, *, train_digest: str, code_digest: str | None) -> str:
@@ -116,9 +117,10 @@ def sweep_as_typed(
     trials: int | None,
     hours: float | None,
     workers: int | None,
+    executor: str | None = None,
 ) -> Sweep:
     """`read_sweep` with a command's options over it. Raises: InvalidInput with every fault."""
-    options = {"budget.trials": trials, "budget.hours": hours, "workers": workers}
+    options = {"budget.trials": trials, "budget.hours": hours, "workers": workers, "executor": executor}
     given = [f"{key}={value}" for key, value in options.items() if value is not None]
     return read_sweep(path, [*assignments, *given], data=data)
 

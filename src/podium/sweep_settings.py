@@ -146,7 +146,7 @@ class SweepFile(Settings):
     space: Annotated[Space, Field(min_length=1)]
     confirm: ConfirmSettings = ConfirmSettings()
     workers: Annotated[int, Field(ge=1, le=4096)] | None = None
-    executor: Literal["local"] = "local"
+    executor: Literal["local", "ray"] = "local"
     code: str | None = None
 
     @property

@@ -25,13 +25,14 @@ LAYER_1 = {
     "yaml_file",
 }
 LAYER_2 = {"datasets", "engines", "executors", "training", "tracking", "selection", "reporting"}
-LAYER_3 = {"coordinator", "packager", "verification"}
+LAYER_3 = {"conversion", "coordinator", "packager", "verification"}
 SESSION = {"session"}
 MAY_IMPORT: dict[str, set[str]] = {
     **dict.fromkeys(LAYER_1 | LAYER_2, LAYER_1),
     "coordinator": LAYER_1 | {"engines.base", "executors.base", "tracking.runs"},
     "packager": LAYER_1 | {"reporting.plots"},
     "verification": LAYER_1,
+    "conversion": LAYER_1,
     "session": LAYER_1 | LAYER_2 | LAYER_3,
     "jobs": LAYER_1 | LAYER_2 | LAYER_3 | SESSION,
     "cli": {"jobs", "errors", "answer"},
@@ -40,7 +41,7 @@ LIBRARIES: dict[str, set[str]] = {
     **{room: {"pydantic", "yaml"} for room in LAYER_1},
     "datasets": {"numpy", "PIL", "sklearn"},
     "engines": {"optuna", "keras_tuner", "sqlalchemy", "tensorflow", "numpy", "threadpoolctl"},
-    "executors": {"ray", "psutil"},
+    "executors": {"ray", "psutil", "numpy"},
     "training": {"keras", "numpy", "tensorflow", "jax", "yaml"},
     "tracking": {"mlflow", "pandas", "sqlalchemy"},
     "selection": {"scipy", "pandas", "numpy"},
@@ -48,7 +49,8 @@ LIBRARIES: dict[str, set[str]] = {
     "coordinator": set(),
     "packager": {"mlflow", "keras", "numpy", "pandas", "yaml"},
     "verification": {"mlflow", "keras", "numpy"},
-    "session": {"numpy", "rich", "pandas", "pydantic"},
+    "conversion": {"keras", "numpy", "tensorflow", "ai_edge_litert", "onnxruntime"},
+    "session": {"numpy", "rich", "pandas", "pydantic", "packaging"},
     "jobs": {"rich", "pandas", "numpy", "optuna", "mlflow"},
     "cli": {"click", "rich"},
 }

@@ -12,7 +12,6 @@ from toy_sweeps import (
     EPOCHS,
     FINITE_SPACE,
     SPACE,
-    empty_store,
     outcome_of,
     play,
     quality,
@@ -73,17 +72,6 @@ CHEAP = [
     _method("qmc", {"name": "optuna", "sampler": "qmc", "pruner": "none"}),
     _method("keras_tuner-random", {"name": "keras_tuner", "oracle": "random"}),
 ]
-
-
-@pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("store") / "template.db"
-
-
-@pytest.fixture
-def url(template: Path, tmp_path: Path) -> str:
-    """A prepared store of studies without any."""
-    return empty_store(template, tmp_path)
 
 
 def points(proposals: list[Proposal]) -> list[dict[str, Any]]:
@@ -336,8 +324,10 @@ def test_learning_methods_find_more_than_chance_in_both_directions(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", [OPTUNA[-1], KERAS_TUNER[0]])
-def test_studies_and_their_facts_outlive_the_process(engine: dict[str, Any], tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'studies.db'}"
+def test_studies_and_their_facts_outlive_the_process(
+    engine: dict[str, Any], new_url: str, tmp_path: Path
+) -> None:
+    url = new_url
     assert not study_exists(url, "toy")
     assert not (tmp_path / "studies.db").exists()
     prepare_storage(url)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import time
@@ -25,20 +26,57 @@ def local(workers: int, folder: Path) -> Executor:
     return LocalExecutor(workers=workers, log_folder=folder / "logs", trainer=TOY, threads=1, paths=[FOLDER])
 
 
-EXECUTORS = [local]
+def ray(workers: int, folder: Path) -> Executor:
+    from podium.executors.ray import RayExecutor
+
+    return RayExecutor(workers=workers, cpus=1, log_folder=folder / "logs", trainer=TOY, paths=[FOLDER])
 
 
-@pytest.fixture(params=EXECUTORS, ids=lambda make: make.__name__)
-def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[int], Executor]]:
-    made: list[Executor] = []
+EXECUTORS = [local, ray]
 
-    def build(workers: int) -> Executor:
-        made.append(request.param(workers, tmp_path))
-        return made[-1]
 
-    yield build
-    for executor in made:
-        executor.close()
+class Team:
+    """Makes executors of one kind. One that a test left as it was serves the next test too."""
+
+    def __init__(self, make: Callable[[int, Path], Executor]) -> None:
+        self._make = make
+        self._executor: Executor | None = None
+        self._workers = 0
+
+    def of(self, workers: int, folder: Path) -> Executor:
+        if self._executor is None or (self._workers, self._executor.free) != (workers, workers):
+            self.close()
+            self._executor, self._workers = self._make(workers, folder), workers
+        return self._executor
+
+    def close(self) -> None:
+        if self._executor is not None:
+            self._executor.close()
+            self._executor = None
+
+
+@pytest.fixture(params=EXECUTORS, ids=lambda make: make.__name__, scope="module")
+def team(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
+    """All of Ray's executors join one cluster."""
+    made = Team(request.param)
+    if request.param is not ray:
+        yield made
+        made.close()
+        return
+    if importlib.util.find_spec("ray") is None:  # not by importing it: it reads its settings then
+        pytest.skip("Ray is not installed")
+    from podium.executors import ray_cluster
+
+    ray_cluster.prepare(None)
+    ray_cluster.connect(None, code=None, folder=tmp_path_factory.mktemp("ray"))
+    yield made
+    made.close()
+    ray_cluster.disconnect()
+
+
+@pytest.fixture
+def make(team: Team, tmp_path: Path) -> Callable[[int], Executor]:
+    return lambda workers: team.of(workers, tmp_path)
 
 
 def collect(executor: Executor, until: Callable[[list[Event]], bool]) -> list[Event]:
@@ -84,6 +122,14 @@ def worker_pid(folder: Path) -> int:
         assert time.monotonic() < deadline, f"no toy began in {folder}"
         time.sleep(0.01)
     return int((folder / "pid").read_text())
+
+
+def assert_gone(executor: Executor, *pids: int) -> None:
+    """Processes are gone: at once, but for Ray, which leaves a process that is stopped up to 5 s."""
+    deadline = time.monotonic() + (0.0 if isinstance(executor, LocalExecutor) else 8.0)
+    while any(psutil.pid_exists(pid) for pid in pids):
+        assert time.monotonic() < deadline, pids
+        time.sleep(0.02)
 
 
 def test_attempt_starts_reports_each_epoch_once_and_ends(
@@ -174,7 +220,7 @@ def test_killed_worker_is_a_lost_attempt_and_another_takes_its_place(
     assert time.monotonic() - killed_at < 2
     assert isinstance(failure, Failure)
     assert failure.cause == "lost"
-    assert "SIGKILL" in failure.message
+    assert "during attempt 0.1" in failure.message
     again = run(executor, Attempt(key="0.2", job=toy_job(tmp_path / "b")))
     assert isinstance(outcome(again), TrainingResult)
 
@@ -203,7 +249,7 @@ def test_cancelled_attempt_is_silent_and_its_process_gone(
     pid = worker_pid(tmp_path / "a")
     time.sleep(0.4)  # its Started and EpochDone are on their way
     executor.cancel("0.1")
-    assert not psutil.pid_exists(pid)
+    assert_gone(executor, pid)
     events = run(executor, Attempt(key="0.2", job=toy_job(tmp_path / "b")))
     assert {event.key for event in events} == {"0.2"}
     assert executor.events(0.3) == []
@@ -227,8 +273,8 @@ def test_close_leaves_no_process(make: Callable[[int], Executor], tmp_path: Path
     os.kill(pids[0], signal.SIGSTOP)
     closed_at = time.monotonic()
     executor.close()
-    assert time.monotonic() - closed_at < 3
-    assert not any(psutil.pid_exists(pid) for pid in pids)
+    assert time.monotonic() - closed_at < 6
+    assert_gone(executor, *pids)
 
 
 def test_forty_attempts_over_two_workers_end_once_each(
@@ -238,6 +284,7 @@ def test_forty_attempts_over_two_workers_end_once_each(
     waiting = [Attempt(key=f"{n}.1", job=toy_job(tmp_path / str(n), seconds=0.005)) for n in range(40)]
     ended: list[str] = []
     epochs: list[tuple[str, int]] = []
+    wait_for_free(executor, 2)
     deadline = time.monotonic() + PATIENCE_SECONDS
     while len(ended) < 40:
         assert time.monotonic() < deadline

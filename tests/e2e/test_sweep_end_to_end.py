@@ -19,6 +19,7 @@ data: {reference: digits, train_limit: 200, validation: {fraction: 0.2}}
 model: {depth: 1, filters: 4, dense_units: 16}
 augmentation: {strength: 0.0}
 training: {epochs: 2, batch_size: 50}
+checks: {val_accuracy: {at_least: 0.999}, gap: {at_most: 1.0}}
 """
 SWEEP = """
 name: small
@@ -122,7 +123,10 @@ class TestSweep:
         refused, done = podium(folder, "sweep", "sweep.yaml", "--trials", "5")
         assert done.returncode == 2
         assert "--resume" in refused["error"]["remedy"]
-        grown, done = podium(folder, "sweep", "sweep.yaml", "--trials", "5", "--resume")
+        # Checks judge a training afterwards: others are no other sweep.
+        grown, done = podium(
+            folder, "sweep", "sweep.yaml", "checks.gap.at_most=0.9", "--trials", "5", "--resume"
+        )
         assert done.returncode == 0, done.stderr
         assert grown["trials"]["total"] == 5
         assert grown["parent_run_id"] == answer["parent_run_id"]
@@ -138,6 +142,17 @@ class TestSweep:
         assert done.returncode == 0, done.stderr
         values = [row["value"] for row in answer["sweeps"][0]["ranking"]]
         assert values == sorted(values, reverse=True)
+        checked = answer["sweeps"][0]["checks"]
+        assert len(checked) == len(values)
+        for trial in checked:
+            assert trial["passed"] is False
+            assert [(each["name"], each["passed"]) for each in trial["checks"]] == [
+                ("val_accuracy", False),
+                ("gap", True),
+            ]
+        page = (folder / "report.html").read_text()
+        assert "Checks of the recipe" in page
+        assert "≥ 0.999" in page
         assert "<html" in (folder / "report.html").read_text()
 
     def test_status_knows_that_it_is_over(self, swept: tuple[Path, dict[str, Any]]) -> None:

@@ -11,9 +11,9 @@ from promotion_records import Records, Workplace
 from podium.jobs.train import train
 
 RECIPE = """
-model: {depth: 1, filters: 4, dense_units: 16}
+model: {depth: 1, filters: 8, dense_units: 128, dropout: 0.1, dense_dropout: 0.1, normalization_momentum: 0.9}
 augmentation: {strength: 0.0}
-training: {epochs: 1, batch_size: 128}
+training: {epochs: 3, batch_size: 64}
 """
 
 

@@ -39,6 +39,20 @@ class Ended:
         return [refusal["code"] for refusal in self.json["refusals"]]
 
 
+def podium(*words: str, capsys: pytest.CaptureFixture[str]) -> Ended:
+    """`podium WORDS --json`, in this process."""
+    capsys.readouterr()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["podium", *words, "--json"])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    code = ended.value.code
+    assert isinstance(code, int)
+    document = json.loads(capsys.readouterr().out)
+    assert document["exit_code"] == code
+    return Ended(code=code, json=document)
+
+
 class Records:
     """`sweep` is this test's own sweep, model and experiment."""
 
@@ -60,16 +74,7 @@ class Records:
 
     def command(self, *words: str) -> Ended:
         """`podium promote WORDS --json`, in this process."""
-        self._capsys.readouterr()
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "argv", ["podium", "promote", *words, "--json"])
-            with pytest.raises(SystemExit) as ended:
-                cli.main()
-        code = ended.value.code
-        assert isinstance(code, int)
-        document = json.loads(self._capsys.readouterr().out)
-        assert document["exit_code"] == code
-        return Ended(code=code, json=document)
+        return podium("promote", *words, capsys=self._capsys)
 
     def copy(
         self,

@@ -148,7 +148,8 @@ def test_better_model_takes_over_with_a_reason_and_can_be_rolled_back(
     records.ledger().intend(
         test_digest=digest, model_sha256="0" * 64, sweep=records.sweep, why="the champion"
     )
-    median = records.confirmed([0.5, 0.6, 0.7], **records.other_model())[1]
+    asked = {"checks.gap.at_most": "1.0", "checks.test_accuracy.at_least": "1.0"}
+    median = records.confirmed([0.5, 0.6, 0.7], params=asked, **records.other_model())[1]
 
     refused = records.command(records.sweep)
     assert refused.code == 3
@@ -169,8 +170,18 @@ def test_better_model_takes_over_with_a_reason_and_can_be_rolled_back(
     assert _look_count(records) == 2, "an intent without a result is a look"
     assert (records.versions(), records.alias("champion"), records.alias("challenger")) == ([1], 1, None)
 
-    promoted = records.command(records.sweep, "--again", "more trials")
+    missed = records.command(records.sweep, "--again", "more trials")
+    assert (missed.code, missed.refusals) == (3, ["failed-checks"])
+    accuracy = missed.json["test_accuracy"]
+    assert (
+        f"fails checks of its recipe: test_accuracy {accuracy:.4f} (at least 1)."
+        in (missed.json["error"]["message"])
+    )
+    assert (records.versions(), records.alias("champion"), _look_count(records)) == ([1], 1, 3)
+
+    promoted = records.command(records.sweep, "--anyway", "better than none")
     assert promoted.code == 0
+    assert promoted.json["test_accuracy"] == accuracy
     assert (promoted.json["version"], promoted.json["previous_version"]) == (2, 1)
     assert promoted.json["ledger_count"] == 3
     assert (records.alias("champion"), records.alias("challenger")) == (2, 1)
@@ -178,6 +189,11 @@ def test_better_model_takes_over_with_a_reason_and_can_be_rolled_back(
         records.client.download_artifacts(median, "promotion/model_card.md", str(tmp_path))
     ).read_text()
     assert "looked at this test set 3 times" in card
+    gap = records.client.get_run(median).data.metrics["best_accuracy"] - 0.6
+    assert (
+        f"Checks of its recipe: gap {gap:.4f} (at most 1), test_accuracy {accuracy:.4f} (at least 1)" in card
+    )
+    assert "Reason given: better than none" in card
     assert all(process.process.returncode is not None for process in started)
 
     back = records.command(records.sweep, "--rollback")

@@ -89,6 +89,18 @@ def test_run_that_does_not_beat_the_champion_is_refused(records: Records) -> Non
     assert "0.6000, not better than 0.6000" in message
 
 
+def test_run_that_fails_checks_of_its_recipe_is_refused(records: Records) -> None:
+    asked = {
+        "checks.val_accuracy.at_least": "0.65",
+        "checks.gap.at_most": "0.2",
+        "checks.train_accuracy": "None",
+    }
+    records.confirmed([0.5, 0.6, 0.7], params=asked, metrics={"best_accuracy": 0.79})
+    codes, message = _refused(records, records.sweep)
+    assert codes == ["failed-checks"]
+    assert message.endswith("fails checks of its recipe: val_accuracy 0.6000 (at least 0.65).")
+
+
 def test_a_flag_without_a_reason_waives_nothing(records: Records) -> None:
     records.made_up_champion(mean=0.6)
     records.confirmed([0.5, 0.6, 0.7])

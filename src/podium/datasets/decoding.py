@@ -26,8 +26,9 @@ CHUNK_BYTES = 64 * 2**20
 _SIZE_KEY = "data.image_size"
 
 
-def decode_image(content: bytes, *, image_size: int | None = None) -> Pixels:
-    """Decode one image to (height, width, 3), turned as its EXIF says; `image_size` makes it that square.
+def decode_image(content: bytes, *, image_size: int | tuple[int, int] | None = None) -> Pixels:
+    """Decode one image to (height, width, 3), turned as its EXIF says; `image_size` makes it that square, or that
+    (height, width).
 
     Transparency is dropped, as keras.utils.load_img drops it; 16-bit greys are scaled to 8 bits.
     Raises: whatever Pillow raises on a broken file; ValueError for pixels that have no known range.
@@ -46,6 +47,19 @@ def resize(images: Pixels, image_size: int | None) -> Pixels:
     return np.stack([np.asarray(_resized(Image.fromarray(image), image_size)) for image in images])
 
 
+def decode_each(
+    names: Sequence[str], read: Callable[[str], bytes], *, size: tuple[int, int]
+) -> Iterator[list[tuple[str, Pixels | Fault]]]:
+    """Decode all named images to (height, width, 3) of one size, as a dataset with that `data.image_size` has them.
+
+    Yields them in order, chunk by chunk; a Fault stands for an image that is corrupt or cannot be read.
+    """
+    workers = _decoders()
+    with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield from _in_order(pool, names, read, size, ahead=2 * workers)
+
+
 def decode_all(
     names: Sequence[str],
     read: Callable[[str], bytes],
@@ -58,7 +72,7 @@ def decode_all(
     All must have the shape of the first, or `shape` where it is given.
     Raises: DatasetError naming up to ten images that are corrupt or of another size.
     """
-    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = _decoders()
     broken: list[Fault] = []
     unequal: list[Fault] = []
     with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:
@@ -86,11 +100,15 @@ def decode_all(
         raise refuse("Images cannot be decoded.", (broken + unequal)[:MOST_FAULTS], remedy=remedy)
 
 
+def _decoders() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _in_order(
     pool: ThreadPoolExecutor,
     names: Sequence[str],
     read: Callable[[str], bytes],
-    image_size: int | None,
+    image_size: int | tuple[int, int] | None,
     *,
     ahead: int,
 ) -> Iterator[list[tuple[str, Pixels | Fault]]]:
@@ -119,7 +137,9 @@ def _in_order(
             future.cancel()
 
 
-def _decode_or_fault(name: str, read: Callable[[str], bytes], image_size: int | None) -> Pixels | Fault:
+def _decode_or_fault(
+    name: str, read: Callable[[str], bytes], image_size: int | tuple[int, int] | None
+) -> Pixels | Fault:
     try:
         return decode_image(read(name), image_size=image_size)
     except MemoryError:
@@ -146,10 +166,11 @@ def _to_rgb(image: Image.Image, file_format: str | None) -> Image.Image:
     return image.convert("RGB")
 
 
-def _resized(image: Image.Image, image_size: int) -> Image.Image:
-    if image.size == (image_size, image_size):
+def _resized(image: Image.Image, image_size: int | tuple[int, int]) -> Image.Image:
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if image.size == (width, height):
         return image
-    return image.resize((image_size, image_size), Image.Resampling.BILINEAR)
+    return image.resize((width, height), Image.Resampling.BILINEAR)
 
 
 def _unequal(name: str, image: Pixels, shape: Shape) -> Fault:

@@ -40,7 +40,14 @@ class Ended:
     outcome: TrainingResult | Failure
 
 
-Event = Started | EpochDone | Ended
+@dataclass(frozen=True)
+class Notice:
+    """Something that people who watch should know, about no attempt in particular."""
+
+    text: str
+
+
+Event = Started | EpochDone | Ended | Notice
 
 
 class Executor(Protocol):

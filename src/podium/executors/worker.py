@@ -28,7 +28,7 @@ from podium.result import EpochEvent, Failure, FailureCause, TrainingJob, Traini
 Trainer = Callable[[TrainingJob, Callable[[EpochEvent], Verdict]], TrainingResult]
 
 OWN_TRAINERS = "podium.training."
-DEFAULT_TRAINER = f"{OWN_TRAINERS}train:train"
+DEFAULT_TRAINER = f"{OWN_TRAINERS}train:Trainer"
 READY = "ready"
 # Keras imports pandas and matplotlib if it finds them: 90 MB and a second or two a worker, for nothing.
 KEPT_OUT = frozenset({"optuna", "keras_tuner", "mlflow", "pandas", "matplotlib"})
@@ -114,14 +114,15 @@ def train_attempt(
     emit(Ended(key=attempt.key, outcome=outcome))
 
 
-def load_trainer(name: str, *, threads: int) -> Trainer:
-    """Import the trainer named 'package.module:function'. Ours also set their device up, once."""
+def load_trainer(name: str, *, threads: int, gpu_memory_bytes: int | None = None) -> Trainer:
+    """Import the trainer named 'package.module:function', or make one of a class. Ours also set their device up, once."""
     if name.startswith(OWN_TRAINERS):
         from podium.training.device import configure
 
-        configure(threads)
+        configure(threads, gpu_memory_bytes=gpu_memory_bytes)
     module, _, function = name.partition(":")
-    return cast(Trainer, getattr(importlib.import_module(module), function))
+    found = getattr(importlib.import_module(module), function)
+    return cast(Trainer, found() if isinstance(found, type) else found)
 
 
 def end_with_coordinator(coordinator_pid: int) -> None:

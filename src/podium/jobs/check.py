@@ -16,9 +16,12 @@ def check_sweep(
     trials: int | None,
     hours: float | None,
     workers: int | None,
+    executor: str | None = None,
 ) -> None:
     """Raises: InvalidInput with every fault of the sweep file, its recipe and what was typed."""
-    sweep_as_typed(path, assignments, data=data, trials=trials, hours=hours, workers=workers)
+    sweep_as_typed(
+        path, assignments, data=data, trials=trials, hours=hours, workers=workers, executor=executor
+    )
 
 
 def check_recipe(path: Path, assignments: Sequence[str], *, data: str | None, seed: int | None) -> None:

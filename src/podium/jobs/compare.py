@@ -12,7 +12,7 @@ import pandas as pd
 
 from podium.answer import Answer
 from podium.errors import InvalidInput
-from podium.reporting import failures, pareto, report
+from podium.reporting import checks, failures, pareto, report
 from podium.reporting.ranking import account, terminal_account, terminal_table
 from podium.reporting.sweep_record import SweepRecord
 from podium.session.evidence import runs_record, sweep_record
@@ -57,6 +57,10 @@ def _shown(records: Sequence[SweepRecord], ranked: pd.DataFrame, top: int) -> li
     if len(ranked) > top:
         shown.append(f"the first {top} of {len(ranked)}; --top shows more")
     for record in records:
+        table = checks.terminal_checks(report.ranked([record]), top=top)
+        if table is not None:
+            shown += ["", *([f"{record.name}:"] if len(records) > 1 else []), table]
+    for record in records:
         failed = failures.terminal_failures(record.trials, top=top)
         if failed is not None:
             shown += ["", *([f"{record.name}:"] if len(records) > 1 else []), failed]
@@ -100,9 +104,30 @@ def _summary(record: SweepRecord, top: int) -> dict[str, Any]:
         "hours_spent": spent.hours_spent,
         "hours_saved": spent.hours_saved,
         "pareto": pareto.values(record),
-        "ranking": _rows(report.ranked([record]).head(top)),
+        "ranking": _rows(report.ranked([record]).drop(columns="checks", errors="ignore").head(top)),
+        "checks": _checks(record),
         "failed": _rows(failed[["trial", "run_id", "cause", "message"]]),
     }
+
+
+def _checks(record: SweepRecord) -> list[dict[str, Any]]:
+    return [
+        {
+            "trial": trial,
+            "passed": all(each.passed for each in found),
+            "checks": [
+                {
+                    "name": each.name,
+                    "value": each.value,
+                    "bound": each.bound,
+                    "limit": each.limit,
+                    "passed": each.passed,
+                }
+                for each in found
+            ],
+        }
+        for trial, found in checks.of_trials(record.trials)
+    ]
 
 
 def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from podium.answer import Answer
 from podium.engines.make import check_options
 from podium.session.assembly import cores, gather
 from podium.session.model_corners import largest_batch
+from podium.session.pace import settled
 from podium.session.plan_document import SweepPlan, document, doubts, shown
 from podium.session.space_survey import survey
 from podium.stores import dataset_cache, stores_here
@@ -40,10 +41,13 @@ def plan(
     decoded = set(parts.iterdir()) if parts.is_dir() else set()
     material = gather(spec.recipe, code=spec.code, largest_batch=largest_batch(spec.file.space, spec.recipe))
     filled = material.dataset.train_images.parent not in decoded
-    asked = spec.file.workers or 1
-    threads = max(1, cores() // asked)
     console = Console(stderr=True)
     with _terminable():
+        spec, _ = settled(
+            spec, material, None, lambda text: console.print(text, highlight=False, markup=False)
+        )
+        asked = spec.file.workers or 1
+        threads = max(1, cores() // asked)
         found = survey(
             spec,
             material,

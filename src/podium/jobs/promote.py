@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ from podium.datasets.prepare import Dataset, prepare
 from podium.errors import DatasetError, PodiumError, Refused
 from podium.packager.logged_model import log_model, sha256_of
 from podium.recipe import DataSettings
-from podium.selection import gate
+from podium.selection import checks, gate
 from podium.selection.gate import Champion, Evidence, Refusal
 from podium.session.candidate import Candidate, find_candidate, sweep_name
 from podium.session.publication import Publication, description, version_tags, write_artifacts
+from podium.session.training_checks import recorded_settings
 from podium.stores import Stores, dataset_cache, stores_here
 from podium.tracking import registry
 from podium.tracking.artifacts import fetch, fetch_model, log_files
@@ -94,7 +95,7 @@ def promote(
             )
             known = version is not None
             if version is None:
-                version = _publish(promotion, ledger)
+                promotion, version = _publish(promotion, ledger)
             registry.set_champion(stores, promotion.model, version)
             return _answer(promotion, ledger, version, known)
         finally:
@@ -161,6 +162,7 @@ def _gather(
         opened_test_digest=dataset.test_digest,
         champion=_champion(stores, name),
         not_promotable=candidate.tags.get("podium.not_promotable"),
+        checks=checks.of_training(recorded_settings(candidate.params), _best_epoch(candidate.metrics)),
         unconfirmed=unconfirmed,
         anyway=anyway,
     )
@@ -177,8 +179,9 @@ def _gather(
     )
 
 
-def _publish(promotion: Promotion, ledger: Ledger) -> int:
-    """Package, prove, test, describe, create; answers the new version, which no alias points at yet."""
+def _publish(promotion: Promotion, ledger: Ledger) -> tuple[Promotion, int]:
+    """Package, prove, test, describe, create; answers the promotion with the test's check in its evidence, and
+    the new version, which no alias points at yet."""
     candidate, stores = promotion.candidate, promotion.stores
     if promotion.predictions is None:
         raise _refused(
@@ -198,6 +201,7 @@ def _publish(promotion: Promotion, ledger: Ledger) -> int:
         except VerificationRefused as refusal:
             raise _refused(promotion, ledger, refusal.code, str(refusal)) from refusal
         look, test = _test(promotion, ledger, process)
+    promotion = _with_test_check(promotion, ledger, None if test is None else test["accuracy"])
     published = Publication(
         model=promotion.model,
         candidate=candidate,
@@ -208,10 +212,11 @@ def _publish(promotion: Promotion, ledger: Ledger) -> int:
         look=look,
         ledger_count=_count(promotion, ledger),
         tracking_uri=stores.tracking_uri,
+        checks=[each.sentence for each in promotion.evidence.checks],
     )
     files = write_artifacts(published, promotion.folder / ARTIFACT_FOLDER)
     log_files(stores, candidate.run_id, files, ARTIFACT_FOLDER)
-    return registry.create_version(
+    version = registry.create_version(
         stores,
         model=promotion.model,
         model_id=model_id,
@@ -219,6 +224,25 @@ def _publish(promotion: Promotion, ledger: Ledger) -> int:
         tags=version_tags(published),
         description=description(published),
     )
+    return promotion, version
+
+
+def _with_test_check(promotion: Promotion, ledger: Ledger, accuracy: float | None) -> Promotion:
+    """The promotion with the recipe's check of the test accuracy among its evidence. Raises: PromotionRefused.
+
+    The look stays on record: with a reason, the next call goes on from its result and looks no second time.
+    """
+    settings = recorded_settings(promotion.candidate.params)
+    of_test = checks.of_test(settings, accuracy)
+    if not of_test:
+        return promotion
+    evidence = replace(promotion.evidence, checks=[*promotion.evidence.checks, *of_test])
+    refusals = gate.check(evidence)
+    if refusals:
+        values = _values(promotion.model, promotion.candidate.run_id)
+        values |= {"ledger_count": _count(promotion, ledger), "test_accuracy": accuracy}
+        raise PromotionRefused(refusals, values)
+    return replace(promotion, evidence=evidence)
 
 
 def _package(promotion: Promotion, ledger: Ledger) -> str:
@@ -319,6 +343,12 @@ def _champion(stores: Stores, model: str) -> Champion | None:
         train_digest=version.tags.get("podium.train_digest", ""),
         test_digest=version.tags.get("podium.test_digest"),
     )
+
+
+def _best_epoch(metrics: Mapping[str, float]) -> dict[str, float]:
+    """A run's metrics of its best epoch, by the names that they have in an epoch."""
+    prefix = "best_"
+    return {name.removeprefix(prefix): value for name, value in metrics.items() if name.startswith(prefix)}
 
 
 def _data_settings(params: Mapping[str, str]) -> DataSettings:

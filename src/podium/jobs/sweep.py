@@ -24,7 +24,9 @@ from podium.errors import Interrupted, SweepError
 from podium.packager.packager import PackageRequest
 from podium.search_space import bounds
 from podium.session.assembly import Crew, Material, cores, crew, gather, make_plan, run_loop, undisturbed
+from podium.session.cluster import Cluster, RayOptions, cluster_of
 from podium.session.continuation import DOCUMENT, LIMITS_DONE, Study, choose_study, limits
+from podium.session.pace import PACE, settled
 from podium.session.progress import Progress
 from podium.session.sweep_answer import best_trial, counts_of, sweep_answer
 from podium.session.warm_start import WarmStart, find_warm_start
@@ -45,19 +47,26 @@ def sweep(
     trials: int | None = None,
     hours: float | None = None,
     workers: int | None = None,
+    executor: str | None = None,
+    address: str | None = None,
+    num_cpus: int | None = None,
+    num_gpus: float | None = None,
     resume: bool = False,
     new: bool = False,
 ) -> Answer:
     """Run a sweep file to the end of its budget; a finished one only shows its result."""
-    spec = sweep_as_typed(path, assignments, data=data, trials=trials, hours=hours, workers=workers)
+    typed = {"data": data, "trials": trials, "hours": hours, "workers": workers, "executor": executor}
+    spec = sweep_as_typed(
+        path, assignments, data=data, trials=trials, hours=hours, workers=workers, executor=executor
+    )
     check_options(spec, path)
+    options = RayOptions(address=address, num_cpus=num_cpus, num_gpus=num_gpus)
+    cluster = cluster_of(spec, options)
     material = gather(spec.recipe, code=spec.code, largest_batch=_largest_batch(spec))
     stores = stores_here()
     stores.prepare()
     identity = spec.identity(train_digest=material.dataset.train_digest, code_digest=material.code_digest)
-    command = _command(
-        path, assignments, {"data": data, "trials": trials, "hours": hours, "workers": workers}
-    )
+    command = _command(path, assignments, {**typed, **options.typed()})
     study = choose_study(spec, stores.study_url, identity, resume=resume, new=new, command=command)
     folder = stores.sweeps / study.name
     with live.locked(folder):
@@ -76,21 +85,33 @@ def sweep(
         # Not part of the identity, and needed by `podium confirm`, which has no sweep file.
         settings = spec.file.model_dump_json(include=set(SETTINGS))
         engine.remember("settings", settings)
+        engine.remember("checks", json.dumps(spec.recipe.model_dump(include={"checks"})["checks"]))
         if not study.finished or parent is None:
+            asked = spec
+            spec, pace = settled(spec, material, engine.recall(PACE), _tell)
             if not study.begun:
                 engine.remember("identity", identity)
+                if pace is not None:
+                    engine.remember(PACE, pace)
                 engine.remember(WARM_STARTED, json.dumps([trial.run_id for trial in warm.trials]))
                 # The last: a start that was killed before it begins again.
-                engine.remember(DOCUMENT, json.dumps(spec.document(), sort_keys=True))
+                engine.remember(DOCUMENT, json.dumps(asked.document(), sort_keys=True))
                 for message in warm.messages:
-                    Console(stderr=True).print(message, highlight=False, markup=False, soft_wrap=True)
-            parent = _search(spec, study, stores, engine, material, folder, command)
+                    _tell(message)
+            parent = _search(spec, study, stores, engine, material, folder, command, cluster)
         answer = sweep_answer(spec, study, stores, engine, parent, command)
         return replace(answer, warnings=[*answer.warnings, *warm.messages])
 
 
 def _search(
-    spec: Sweep, study: Study, stores: Stores, engine: Engine, material: Material, folder: Path, command: str
+    spec: Sweep,
+    study: Study,
+    stores: Stores,
+    engine: Engine,
+    material: Material,
+    folder: Path,
+    command: str,
+    cluster: Cluster | None,
 ) -> str:
     """Run trials until the budget is used; answers the parent run's id."""
     workers = spec.file.workers or 1
@@ -106,6 +127,7 @@ def _search(
         threads=max(1, cores() // workers),
         log_folder=folder / "logs",
         spool_folder=folder / "spool",
+        cluster=cluster,
     ) as hands:
         plan = make_plan(
             material=material,
@@ -181,6 +203,10 @@ def _tags_of_warm_starts(engine: Engine) -> Callable[[Proposal], Mapping[str, st
         return {"podium.warm_start_of_run": sources[proposal.number - 1]}
 
     return tags
+
+
+def _tell(message: str) -> None:
+    Console(stderr=True).print(message, highlight=False, markup=False, soft_wrap=True)
 
 
 def _progress(spec: Sweep, engine: Engine, folder: Path) -> Progress:

@@ -17,7 +17,9 @@ from podium.engines.base import TrialRecord
 from podium.engines.listed import ListedEngine
 from podium.errors import SweepError
 from podium.packager.packager import PackageRequest
-from podium.session.assembly import cores, crew, gather, make_plan, run_loop
+from podium.recipe import Recipe
+from podium.session.assembly import Material, cores, crew, gather, make_plan, run_loop
+from podium.session.pace import is_open, measure
 from podium.session.progress import Progress
 from podium.stores import stores_here
 from podium.sweep_file import recipe_with_assignments
@@ -34,6 +36,8 @@ def train(path: Path, assignments: Sequence[str], *, data: str | None, seed: int
     material = gather(
         recipe, code=Path(recipe.code) if recipe.code else None, largest_batch=recipe.training.batch_size
     )
+    if is_open(recipe):
+        recipe = in_best_precision(recipe, material)
     stores = stores_here()
     stores.prepare()
     prepare_store(stores)
@@ -86,6 +90,14 @@ def train(path: Path, assignments: Sequence[str], *, data: str | None, seed: int
         if hands.recorder.flush(DELIVERY_SECONDS) and not failures:
             shutil.rmtree(plan.folder, ignore_errors=True)
     return _answer(record, run_id, failures)
+
+
+def in_best_precision(recipe: Recipe, material: Material) -> Recipe:
+    """The recipe in the precision that one worker with all cores trains it fastest in."""
+    pace = measure(
+        recipe, material, metric=METRIC, goal="maximize", workers=1, say=Console(stderr=True).print
+    )
+    return recipe.with_values({"precision": pace.precision})
 
 
 def _answer(record: TrialRecord, run_id: str, failures: Sequence[str]) -> Answer:

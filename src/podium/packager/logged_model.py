@@ -10,6 +10,7 @@ import platform
 import shutil
 import tempfile
 import zipfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,13 +128,20 @@ def model_shapes(model_file: Path) -> tuple[tuple[int, ...], int]:
                 raise ValueError("config.json is compressed, and Keras compresses nothing")
             layers = json.loads(archive.read(member))["config"]["layers"]
         inputs = [layer["config"] for layer in layers if layer["class_name"] == "InputLayer"]
-        units = [layer["config"]["units"] for layer in layers if "units" in layer["config"]]
+        units = [layer["config"]["units"] for layer in _inner_layers(layers) if "units" in layer["config"]]
         shape = inputs[0].get("batch_shape") if len(inputs) == 1 else None
     except (OSError, zipfile.BadZipFile, LookupError, ValueError, TypeError, RecursionError) as error:
         raise PodiumError(f"{model_file} is not a Keras model file: {error}") from error
     if shape is None or len(shape) != 4 or None in shape[1:] or not units:
         raise PodiumError(f"{model_file} is not a model from one image to class probabilities.")
     return tuple(int(size) for size in shape[1:]), int(units[-1])
+
+
+def _inner_layers(layers: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """Layers in order, those of a network inside the network in its place."""
+    for layer in layers:
+        yield layer
+        yield from _inner_layers(layer["config"].get("layers", ()))
 
 
 def _write_environment(folder: Path) -> None:

@@ -150,7 +150,8 @@ class Packager:
                 start_new_session=True,
             )
             assert self._process.stdin is not None
-            stores = {**asdict(self._stores), "root": str(self._stores.root)}
+            # A request names its folder in full.
+            stores = {**asdict(self._stores), "root": str(self._stores.root), "checkpoint_root": None}
             self._process.stdin.write(json.dumps(stores) + "\n")
         return self._process
 

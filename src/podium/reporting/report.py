@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from podium.reporting import failures, pareto, pictures, ranking, style, sweep_plots
+from podium.reporting import checks, failures, pareto, pictures, ranking, style, sweep_plots
 from podium.reporting.pictures import Picture
 from podium.reporting.sweep_record import SweepRecord
 
@@ -60,6 +60,7 @@ def _section(sweep: SweepRecord, top: int) -> dict[str, Any]:
         "notes": _notes(ranking.account(sweep.trials)),
         "table": _table(table, sweep.metric),
         "findings": _findings(table, top),
+        "checks": checks.table(table),
         "front": _front(sweep) if pareto.has_front(sweep) else None,
         "pictures": pictures.pictures(sweep, table, top),
         "causes": failures.by_cause(sweep.trials),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
 from podium.result import Goal, better
+from podium.selection.checks import Check, failed
 
 Override = Literal["--unconfirmed", "--anyway"]
 
@@ -46,6 +47,7 @@ class Evidence:
     there now, None where it is missing. `train_digest`, `test_digest`: on the run; `opened_train_digest`,
     `opened_test_digest`: of the data that would be evaluated now; None where there is no test part.
     `not_promotable`: why the model cannot load without its own code, None where it can.
+    `checks`: the recipe's own, of the training and, once it was looked at, of the test.
     `unconfirmed`, `anyway`: the reasons given with the flags of these names.
     """
 
@@ -64,6 +66,7 @@ class Evidence:
     opened_test_digest: str | None
     champion: Champion | None = None
     not_promotable: str | None = None
+    checks: Sequence[Check] = ()
     unconfirmed: str | None = None
     anyway: str | None = None
 
@@ -100,6 +103,7 @@ def _refusals(evidence: Evidence) -> list[Refusal]:
         *_standing_refusals(evidence),
         *_data_refusals(evidence),
         *_champion_refusals(evidence),
+        *_check_refusals(evidence),
         *_model_refusals(evidence),
     ]
 
@@ -171,6 +175,16 @@ def _champion_refusals(evidence: Evidence) -> list[Refusal]:
         )
         return [Refusal(code="not-better", message=message, override="--anyway")]
     return []
+
+
+def _check_refusals(evidence: Evidence) -> list[Refusal]:
+    missed = failed(evidence.checks)
+    if not missed:
+        return []
+    message = (
+        f"run {evidence.run_id} fails checks of its recipe: {', '.join(each.sentence for each in missed)}."
+    )
+    return [Refusal(code="failed-checks", message=message, override="--anyway")]
 
 
 def _model_refusals(evidence: Evidence) -> list[Refusal]:

@@ -21,12 +21,15 @@ from podium.datasets.prepare import Dataset, prepare
 from podium.datasets.splits import split
 from podium.engines.base import Engine
 from podium.errors import Interrupted, InvalidInput, PodiumError
+from podium.executors.base import Executor
 from podium.executors.local import LocalExecutor
 from podium.packager.packager import Packager, PackageRequest
 from podium.recipe import DataSettings, Recipe
 from podium.reporting.diagnose import diagnose
 from podium.result import Goal, TrainingArrays, TrainingJob, TrainingResult
 from podium.session.agreement import make_agree
+from podium.session.cluster import Cluster
+from podium.session.training_checks import check_tags
 from podium.stores import Stores, dataset_cache
 from podium.tracking import provenance
 from podium.tracking.runs import DataInput, Recorder
@@ -153,7 +156,10 @@ def make_plan(
         )
 
     def describe(trial: LiveTrial, result: TrainingResult) -> dict[str, str]:
-        return findings(trial, result, classes=len(material.arrays.class_names))
+        return {
+            **findings(trial, result, classes=len(material.arrays.class_names)),
+            **check_tags(trial.recipe.checks, result),
+        }
 
     return Plan(
         recipe=recipe,
@@ -188,17 +194,28 @@ class Crew:
     stores: Stores
     recorder: Recorder
     packager: Packager
-    executor: LocalExecutor
+    executor: Executor
 
 
 @contextmanager
 def crew(
-    stores: Stores, *, experiment: str, workers: int, threads: int, log_folder: Path, spool_folder: Path
+    stores: Stores,
+    *,
+    experiment: str,
+    workers: int,
+    threads: int,
+    log_folder: Path,
+    spool_folder: Path,
+    cluster: Cluster | None = None,
 ) -> Iterator[Crew]:
-    """Workers, recorder and packager; all ended on the way out, records delivered first."""
-    executor = LocalExecutor(
-        workers=workers, threads=threads, log_folder=log_folder, patience_seconds=PATIENCE_SECONDS
-    )
+    """Workers (here, or on a cluster), recorder and packager; all ended on the way out, records delivered first."""
+    executor: Executor
+    if cluster is not None:
+        executor = cluster.executor(stores, log_folder, patience_seconds=PATIENCE_SECONDS)
+    else:
+        executor = LocalExecutor(
+            workers=workers, threads=threads, log_folder=log_folder, patience_seconds=PATIENCE_SECONDS
+        )
     try:
         recorder = Recorder(stores, experiment=experiment, spool_folder=spool_folder)
         packager = Packager(stores)

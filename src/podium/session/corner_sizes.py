@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from podium.executors.placement import NO_GPU
@@ -24,13 +24,26 @@ PROGRAM = (
 
 
 @dataclass(frozen=True, kw_only=True)
+class Layer:
+    """One layer of a network; see training.layer_sizes.LayerSize."""
+
+    name: str
+    kind: str
+    output_shape: Sequence[int] | None
+    parameters: int
+    multiply_adds: int | None
+    receptive_field: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Built:
-    """A network that can be built; see training.network_size.NetworkSize."""
+    """A network that can be built; see training.network_size.NetworkSize. `layers`: only if they were asked for."""
 
     parameters: int
     state_bytes: int
     activation_bytes: int | None
     multiply_adds: int | None
+    layers: Sequence[Layer] = field(default=())
 
     def training_bytes(self, batch: int) -> int | None:
         """Estimated memory of training it: its state, and each layer's output twice for each image of a batch.
@@ -50,7 +63,12 @@ class NotBuilt:
 
 
 def build_all(
-    recipes: Sequence[Recipe], *, image_shape: tuple[int, int, int], classes: int, code: Path | None
+    recipes: Sequence[Recipe],
+    *,
+    image_shape: tuple[int, int, int],
+    classes: int,
+    code: Path | None,
+    layers: bool = False,
 ) -> list[Built | NotBuilt]:
     """Build the network of each recipe, one after the other, outside of this process.
 
@@ -67,6 +85,7 @@ def build_all(
             "image_shape": image_shape,
             "classes": classes,
             "code": str(code) if code else None,
+            "layers": layers,
             "recipes": [recipe.model_dump() for recipe in rest],
         }
         lines, death = _ask(json.dumps(request))
@@ -108,4 +127,7 @@ def _ask(request: str) -> tuple[list[str], str]:
 
 def _read(line: str) -> Built | NotBuilt:
     answer = json.loads(line)
-    return NotBuilt(answer["problem"]) if "problem" in answer else Built(**answer)
+    if "problem" in answer:
+        return NotBuilt(answer["problem"])
+    layers = [Layer(**each) for each in answer.pop("layers", [])]
+    return Built(**answer, layers=layers)

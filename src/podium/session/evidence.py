@@ -15,6 +15,7 @@ from podium.reporting.sweep_record import HISTORY_COLUMNS, TRIAL_COLUMNS, SweepR
 from podium.result import Goal
 from podium.search_space import CategoricalParameter, Parameter, Space, is_active, ordered
 from podium.session.study_evidence import StudyEvidence, study_evidence
+from podium.session.training_checks import recorded_checks
 from podium.stores import Stores
 from podium.tracking import query
 from podium.yaml_file import parse_value
@@ -96,6 +97,7 @@ def trials_frame(
             "diagnosis": _text(child.get("tags.podium.diagnosis")),
             "finding": _text(child.get("tags.podium.finding")),
             "remedy": _text(child.get("tags.podium.remedy")),
+            **_checked(child),
             **_judged(child["trial"], evidence),
         }
         values = _active_values(child, space)
@@ -105,6 +107,12 @@ def trials_frame(
     numbers = ["value", "seconds", "epochs", "epochs_planned"]
     frame[numbers] = frame[numbers].astype(float)
     return frame
+
+
+def _checked(child: Mapping[str, Any]) -> dict[str, object]:
+    """The checks of a trial's recipe, of those that have any."""
+    found = recorded_checks(child.get("tags.podium.check_results"))
+    return {"checks": found} if found else {}
 
 
 def _judged(trial: int, evidence: StudyEvidence) -> dict[str, object]:

@@ -57,8 +57,10 @@ def look(stores: Stores, cache: Path) -> Iterator[Found]:
 
     Raises: PodiumError if the study store or MLflow cannot be asked what is still needed.
     """
-    names = {path.name for root in (stores.checkpoints, stores.sweeps) for path in _folders(root)}
     studies = {study.name for study in list_studies(stores.study_url)}
+    names = {path.name for root in (stores.checkpoints, stores.sweeps) for path in _folders(root)}
+    if stores.checkpoint_root is not None:  # shared: what is not ours may be another's
+        names &= studies | {path.name for path in _folders(stores.sweeps)}
     found = Found(removable=[], kept=[])
     with ExitStack() as locks:
         for name in sorted(names):
@@ -131,7 +133,7 @@ def _status(stores: Stores, name: str) -> str | None:
 
 def _trials(stores: Stores, name: str) -> tuple[list[TrialRecord], int]:
     """A study's trials, and for how many epochs each was meant."""
-    engine = ListedEngine([], study_name=name, study_url=stores.study_url)
+    engine = ListedEngine([], study_name=name, study_url=stores.study_url, read_only=True)
     try:
         document = json.loads(str(engine.recall("document") or "null")) or {}
         return list(engine.trials()), int(document.get("recipe", {}).get("training", {}).get("epochs", 0))

@@ -22,6 +22,8 @@ from podium.session.candidate import Candidate
 from podium.stores import redacted
 
 LONGEST_TAG = 4_000
+LONGEST_VERSION_TAG = 100_000
+CLASS_NAMES_TAG = "podium.class_names"
 CARD_FILE = "model_card.md"
 
 
@@ -30,7 +32,8 @@ class Publication:
     """All that is known when a version is about to be created.
 
     `proof` is what the clean process found; `test` the test's result, None where the data has no test part;
-    `look` its number in the ledger; `ledger_count` how often the sweep has looked at this test set.
+    `look` its number in the ledger; `ledger_count` how often the sweep has looked at this test set; `checks` what the
+    recipe's checks came to, in words.
     """
 
     model: str
@@ -42,6 +45,7 @@ class Publication:
     look: int | None
     ledger_count: int
     tracking_uri: str
+    checks: Sequence[str] = ()
 
 
 def version_tags(published: Publication) -> dict[str, str]:
@@ -71,7 +75,14 @@ def version_tags(published: Publication) -> dict[str, str]:
     if test is not None:
         for name in ("images", "loss", "class_accuracy", "calibration_error"):
             tags[f"test_{name}"] = json.dumps(test[name])
-    return {f"podium.{name}": str(value)[:LONGEST_TAG] for name, value in tags.items() if value is not None}
+    texts = {f"podium.{name}": str(value)[:LONGEST_TAG] for name, value in tags.items() if value is not None}
+    return {**texts, **class_name_tags(dataset.class_names)}
+
+
+def class_name_tags(class_names: Sequence[str]) -> dict[str, str]:
+    """The class names as a version's tag; none if they are longer than MLflow takes, since half a list is wrong."""
+    text = json.dumps(class_names)
+    return {CLASS_NAMES_TAG: text} if len(text) <= LONGEST_VERSION_TAG else {}
 
 
 def description(published: Publication) -> str:
@@ -230,6 +241,7 @@ def _checks(published: Publication) -> list[str]:
         f"{proof['images']} images: largest difference {proof['largest_difference']:.2g} in Keras, "
         f"{proof['largest_difference_mlflow']:.2g} through MLflow; allowed {proof['tolerance']:g}.",
         "Digests of training and test data are those on the run.",
+        *([f"Checks of its recipe: {', '.join(published.checks)}."] if published.checks else []),
     ]
 
 

@@ -13,6 +13,7 @@ from podium.engines.listed import ListedEngine
 from podium.engines.study import study_exists
 from podium.errors import InvalidInput
 from podium.recipe import Recipe
+from podium.session.pace import PACE, resolved
 from podium.stores import Stores
 from podium.sweep_file import SweepFile
 from podium.tracking import query
@@ -43,10 +44,12 @@ def read_recorded_sweep(stores: Stores, sweep: str | None) -> RecordedSweep:
             f"the study '{study}' of sweep run {parent.run_id} is not in the study store.",
             remedy="Set PODIUM_STUDY_URL to the store that the sweep ran with.",
         )
-    engine = ListedEngine([], study_name=study, study_url=stores.study_url)
+    engine = ListedEngine([], study_name=study, study_url=stores.study_url, read_only=True)
     try:
         document = json.loads(str(engine.recall("document") or "null"))
         settings = json.loads(str(engine.recall("settings") or "null"))
+        checks = json.loads(str(engine.recall("checks") or "null"))
+        pace = engine.recall(PACE)
         trials = engine.trials()
     finally:
         engine.close()
@@ -55,10 +58,11 @@ def read_recorded_sweep(stores: Stores, sweep: str | None) -> RecordedSweep:
             f"the study '{study}' was recorded by an earlier version of Podium and lacks its settings.",
             remedy="Call the same `podium sweep` again: it adds them and trains nothing.",
         )
+    recipe, settings = resolved(document["recipe"], settings, pace)
     content = {**document["sweep"], **settings, "recipe": "recorded"}
     return RecordedSweep(
         file=SweepFile.model_validate_json(json.dumps(content)),
-        recipe=validated(Recipe, Document(content=document["recipe"])),
+        recipe=validated(Recipe, Document(content={**recipe, "checks": checks})),
         study=study,
         parent=parent,
         trials=trials,

@@ -51,7 +51,7 @@ def study_evidence(stores: Stores, study: str) -> StudyEvidence:
         return StudyEvidence(missing=NOT_THERE, importance_evaluator=f"not computed: {NOT_THERE}")
     found, evaluator = importances(stores.study_url, study)
     evidence = StudyEvidence(importances=found, importance_evaluator=evaluator)
-    record = Record(study, stores.study_url, goals=["maximize"], create=False)
+    record = Record(study, stores.study_url, goals=["maximize"], create=False, read_only=True)
     try:
         content = json.loads(str(record.recall("document") or "null"))
         trials = {trial.number: trial for trial in record.trials()}

@@ -20,7 +20,7 @@ def log_text(stores: Stores, run_id: str, text: str, name: str) -> None:
 
 
 def log_files(stores: Stores, run_id: str, files: Sequence[Path], folder: str) -> None:
-    """Keep files as artifacts of a run, in a folder of them."""
+    """Keep files, or folders with all that they hold, as artifacts of a run, in a folder of them."""
     client = open_client(stores)
     for file in files:
         client.log_artifact(run_id, str(file), folder)

@@ -43,6 +43,13 @@ def challenger(stores: Stores, model: str) -> ModelVersion | None:
     return _by_alias(open_client(stores), model, CHALLENGER)
 
 
+def champions(stores: Stores) -> list[str]:
+    """Names of the registered models that have a champion."""
+    return sorted(
+        model.name for model in open_client(stores).search_registered_models() if CHAMPION in model.aliases
+    )
+
+
 def create_version(
     stores: Stores, *, model: str, model_id: str, run_id: str, tags: Mapping[str, str], description: str
 ) -> int:

@@ -53,6 +53,29 @@ def prepare_store(stores: Stores) -> None:
         raise unreachable(stores, error) from error
 
 
+def schema_is_current(stores: Stores) -> bool | None:
+    """Whether the store's tables are those of this MLflow; None if there are none yet. A server looks after its own.
+
+    Raises: PodiumError if the store cannot be reached.
+    """
+    restrain_mlflow()
+    try:
+        if is_server(stores):
+            open_client(stores).search_experiments(max_results=1)
+            return True
+        if stores.tracking_file is not None and not stores.tracking_file.exists():
+            return None
+        database: Any = mlflow_database
+        engine = sqlalchemy.create_engine(stores.tracking_uri)
+        try:
+            revision = database._get_schema_version(engine)
+            return None if revision is None else bool(revision == database._get_latest_schema_revision())
+        finally:
+            engine.dispose()
+    except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
+        raise unreachable(stores, error) from error
+
+
 def open_client(stores: Stores) -> MlflowClient:
     """A client of the tracking store and its registry.
 

@@ -17,6 +17,8 @@ from podium.stores import redacted, restrain_mlflow
 PROGRAM = Path(__file__).with_name("clean_program.py")
 TRAINING = Path(__file__).parents[1] / "training"
 CLOSE_SECONDS = 10.0
+# Files that import nothing of Podium: the process runs them as modules of their own.
+MODULES = {"evaluation": str(TRAINING / "evaluation.py"), "stock_keras": str(TRAINING / "stock_keras.py")}
 
 
 class VerificationRefused(Exception):
@@ -30,7 +32,8 @@ class VerificationRefused(Exception):
 class CleanProcess:
     """Python with Keras, its backend and MLflow, in which Podium cannot be imported.
 
-    First `verify`, then `evaluate`: the test images' place is not told before.
+    First `verify`, then `evaluate`: the test images' place is not told before. Or `load`, then `predict`, of a model
+    that was verified when it was promoted.
     """
 
     def __init__(self) -> None:
@@ -80,11 +83,23 @@ class CleanProcess:
                 "predictions": str(predictions),
                 "tolerance": tolerance,
                 "same_classes": same_classes,
-                # Files that import nothing of Podium: the process runs them as modules of their own.
-                "evaluation": str(TRAINING / "evaluation.py"),
-                "stock_keras": str(TRAINING / "stock_keras.py"),
+                **MODULES,
             }
         )
+
+    def load(self, *, folder: Path, sha256: str) -> dict[str, Any]:
+        """Check and load the MLflow model in `folder`. Answers `image_shape` (height, width, channels) and `classes`.
+
+        Raises: VerificationRefused; PodiumError if the process dies.
+        """
+        return self._ask({"do": "load", "folder": str(folder), "sha256": sha256, **MODULES})
+
+    def predict(self, *, images: Path, out: Path) -> None:
+        """Put the loaded model's probabilities (.npy, float32 (n, classes)) of the images (.npy) in `out`.
+
+        Raises: PodiumError if the process dies.
+        """
+        self._ask({"do": "predict", "images": str(images), "out": str(out)})
 
     def evaluate(self, *, images: Path, labels: Path, out: Path) -> dict[str, Any]:
         """Measure the verified model; probabilities and labels go to `out` (.npz).

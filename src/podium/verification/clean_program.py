@@ -57,27 +57,23 @@ def serve() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         try:
-            if request["do"] == "verify":
-                measures = _file_as_module("evaluation", request["evaluation"])
+            if request["do"] in ("load", "verify"):
                 stock_keras = _file_as_module("stock_keras", request["stock_keras"])
-                model, facts = verify(request, measures, stock_keras)
+                model = load(request, stock_keras)  # checks the file first, without Keras
+                measures = _file_as_module("evaluation", request["evaluation"])
+                facts = verify(model, request, measures) if request["do"] == "verify" else shapes(model)
             else:
                 if model is None or measures is None:
-                    raise RuntimeError("no model has been verified.")
-                facts = evaluate(model, request, measures)
+                    raise RuntimeError("no model has been loaded.")
+                facts = {"evaluate": evaluate, "predict": predict}[request["do"]](model, request, measures)
             answer = {"facts": facts}
         except Refusal as refusal:
             answer = {"refusal": {"code": refusal.code, "message": str(refusal)}}
         print(json.dumps(answer), file=answers, flush=True)
 
 
-def verify(
-    request: dict[str, Any], measures: ModuleType, stock_keras: ModuleType
-) -> tuple[Any, dict[str, Any]]:
-    """Check the file before anything of it is parsed, load it as Keras and as MLflow do, compare predictions.
-
-    Answers the model and what was found. Raises: Refusal.
-    """
+def load(request: dict[str, Any], stock_keras: ModuleType) -> Any:
+    """Check the file before anything of it is parsed, then load it as Keras does. Raises: Refusal."""
     folder = Path(request["folder"])
     file = folder / MODEL_PLACE
     _check_digest(file, request["sha256"])
@@ -86,12 +82,40 @@ def verify(
         raise Refusal("foreign-model", f"the model file must not be loaded: {'; '.join(faults)}.")
     _check_package(folder)
     import keras
-    import numpy as np
 
     try:
-        model = keras.saving.load_model(file, compile=False, safe_mode=True)
+        return keras.saving.load_model(file, compile=False, safe_mode=True)
     except Exception as error:
         raise Refusal("does-not-load", f"plain Keras does not load the model: {_said(error)}") from error
+
+
+def shapes(model: Any) -> dict[str, Any]:
+    """Shape of the images that a model takes, and how many classes it knows. Raises: Refusal."""
+    taken, given = model.input_shape, model.output_shape
+    if not (isinstance(taken, tuple) and len(taken) == 4 and isinstance(given, tuple) and len(given) == 2):
+        raise Refusal(
+            "foreign-model", f"the model takes {taken} and gives {given}: no images to probabilities."
+        )
+    return {"image_shape": taken[1:], "classes": given[1]}
+
+
+def predict(model: Any, request: dict[str, Any], measures: ModuleType) -> dict[str, Any]:
+    """Probabilities of images in a .npy file go to another one."""
+    import numpy as np
+
+    images = np.load(request["images"], mmap_mode="r", allow_pickle=False)
+    np.save(request["out"], measures.predict(model, images))
+    return {"images": len(images)}
+
+
+def verify(model: Any, request: dict[str, Any], measures: ModuleType) -> dict[str, Any]:
+    """Compare what the model predicts, in Keras and as MLflow loads it, with what its run recorded.
+
+    Answers what was found. Raises: Refusal.
+    """
+    import numpy as np
+
+    folder = Path(request["folder"])
     try:
         with np.load(request["predictions"], allow_pickle=False) as recorded:
             images, expected = recorded["images"], recorded["probabilities"]
@@ -108,7 +132,7 @@ def verify(
     flavour_difference = _compare(
         measures.predict(flavour, images), expected, request, "the package in MLflow"
     )
-    facts = {
+    return {
         "sha256": request["sha256"],
         "images": len(images),
         "tolerance": request["tolerance"],
@@ -117,7 +141,6 @@ def verify(
         "podium_importable": False,
         **_versions(),
     }
-    return model, facts
 
 
 def evaluate(model: Any, request: dict[str, Any], measures: ModuleType) -> dict[str, Any]:

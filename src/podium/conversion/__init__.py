@@ -1,0 +1,1 @@
+"""A model in the formats of other runtimes, each made and measured in a process of its own."""

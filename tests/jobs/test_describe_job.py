@@ -1,0 +1,45 @@
+"""`podium describe` in words and numbers, of networks that are built in a process of their own."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from podium.jobs.describe import describe
+
+BASELINE = Path(__file__).parents[2] / "experiments" / "baseline.yaml"
+
+
+@pytest.mark.slow
+def test_the_guides_cnn_is_described_without_its_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = describe(BASELINE, [], data=None, batch=100)
+    assert answer.values["parameters"] == 849_066
+    assert answer.values["multiply_adds"] == 39_191_808
+    assert (answer.values["image_shape"], answer.values["classes"]) == ([32, 32, 3], 10)
+    assert answer.values["receptive_field"] == 36
+    first = answer.values["layers"][0]
+    assert first == {
+        "name": "conv2d",
+        "kind": "Conv2D",
+        "output_shape": [32, 32, 32],
+        "parameters": 896,
+        "multiply_adds": 884_736,
+        "receptive_field": 3,
+    }
+    # Weights, gradients and Adam's two moments of what is trained: 1,664 of the weights are moving averages.
+    state = 4 * (849_066 + 3 * (849_066 - 1_664))
+    assert answer.values["state_bytes"] == state
+    assert answer.values["training_bytes"] == state + 2 * 100 * answer.values["activation_bytes"]
+    assert list(tmp_path.iterdir()) == [], "nothing is recorded"
+    console = Console(file=io.StringIO(), record=True, width=160)
+    for part in answer.shown:
+        console.print(part, markup=False)
+    text = console.export_text()
+    assert "849,066 parameters (3.4 MB in float32)" in text
+    assert "39,191,808" in text
