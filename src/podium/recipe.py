@@ -46,6 +46,15 @@ class DataSettings(Settings):
     validation: ValidationSettings = ValidationSettings()
 
 
+class AttentionSettings(Settings):
+    """Squeeze and excitation: each map weighed by all maps' means, through `1 / ratio` as many values.
+
+    Source: Hu et al., 2018.
+    """
+
+    ratio: Annotated[int, Field(ge=1, le=1024)] = 16
+
+
 class ModelSettings(Settings):
     """`guide_cnn`: `depth` blocks of two 3x3 convolutions, `filters` doubling from block to block; the head has two
     dense layers, of `dense_units` and of half as many.
@@ -54,6 +63,7 @@ class ModelSettings(Settings):
     head is one dense layer on the largest value of each map. `whitening` puts a fixed 2x2 convolution first that
     decorrelates the training images' patches; `initialization: dirac` makes 3x3 convolutions begin as identities.
 
+    `residual` adds what enters a block to what its convolutions make of it; `attention` weighs the maps of a block.
     `normalization_momentum` is batch normalisation's: the share of the old moving average that each step keeps.
     `builder` names a function `package.module:function` of one's own instead; it gets `parameters`.
     """
@@ -66,6 +76,8 @@ class ModelSettings(Settings):
     dense_dropout: Fraction = 0.5
     late_filters: Annotated[int, Field(ge=1, le=4096)] = 128
     activation: Literal["relu", "gelu", "silu"] = "relu"
+    residual: bool = False
+    attention: AttentionSettings | None = None
     whitening: bool = False
     initialization: Literal["glorot", "dirac"] = "glorot"
     normalization_momentum: Fraction = 0.99
@@ -120,11 +132,31 @@ class OptimizerSettings(Settings):
     schedule: ScheduleSettings | None = None
 
 
+class MixupSettings(Settings):
+    """keras.layers.MixUp: two images and their labels, mixed by a share from Beta(alpha, alpha)."""
+
+    alpha: Annotated[float, Field(gt=0.0, le=100.0)] = 0.2
+
+
+class CutmixSettings(Settings):
+    """keras.layers.CutMix: a patch of another image, and as much of its label; its size from Beta(factor, factor)."""
+
+    factor: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+
+
+class RandAugmentSettings(Settings):
+    """keras.layers.RandAugment: `num_ops` random changes of colour and shape, `factor` strong."""
+
+    num_ops: Annotated[int, Field(ge=1, le=11)] = 2
+    factor: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
+
+
 class AugmentationSettings(Settings):
-    """Random changes of training images. `strength` scales the ranges; 0 is off, 1 is the guide's.
+    """Random changes of training images. `strength` scales flip, rotation and zoom; 0 is off, 1 is the guide's.
 
     `rotation` is in turns (0.1 is up to 36 degrees either way), `zoom` a share of the size, `shift` whole pixels
-    either way. `alternating_flip` mirrors each image in every other epoch instead of at random.
+    either way. `alternating_flip` mirrors each image in every other epoch instead of at random. `contrast` is the most
+    by which it changes; `erasing` the share of images that lose a patch.
     """
 
     strength: Annotated[float, Field(ge=0.0, le=10.0)] = 1.0
@@ -133,6 +165,16 @@ class AugmentationSettings(Settings):
     zoom: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
     shift: Annotated[int, Field(ge=0, le=64)] = 0
     alternating_flip: bool = False
+    contrast: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    erasing: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    randaugment: RandAugmentSettings | None = None
+    mixup: MixupSettings | None = None
+    cutmix: CutmixSettings | None = None
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images are mixed with each other, and their labels with them."""
+        return self.mixup is not None or self.cutmix is not None
 
 
 class PlateauSettings(Settings):

@@ -31,7 +31,7 @@ def test_the_default_network_is_the_guides_with_849066_parameters() -> None:
 
 def test_training_model_adds_scaling_and_augmentation_but_nothing_to_learn() -> None:
     network = build_network(ModelSettings(depth=1, filters=2), (8, 8, 3), 4)
-    model = build_training_model(network, Recipe(), (8, 8, 3))
+    model = build_training_model(network, Recipe(), (8, 8, 3), 4)
     assert len(model.trainable_weights) == len(network.trainable_weights)
     images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
     scaled = images.astype("float32") / np.float32(255.0)
@@ -50,7 +50,7 @@ def test_an_image_too_small_for_the_depth_is_named() -> None:
 def test_reduced_precision_computes_in_16_bits_and_keeps_weights_and_output_in_32(name: str) -> None:
     with device.precision(name):
         network = build_network(ModelSettings(depth=1, filters=2), (8, 8, 1), 3)
-        model = build_training_model(network, Recipe(), (8, 8, 1))
+        model = build_training_model(network, Recipe(), (8, 8, 1), 3)
         model.compile(optimizer="adam", loss="sparse_categorical_crossentropy")
     assert keras.config.dtype_policy().name == "float32"
     assert network.layers[1].compute_dtype == name

@@ -17,21 +17,50 @@ LARGEST_ZOOM = 0.9  # of the size: at 1 nothing would be left of the image
 def layers(settings: AugmentationSettings, seed: int) -> list[Any]:
     """Keras layers from images (n, height, width, channels) to float32 ones, active on training batches only.
 
-    `strength` scales the ranges of rotation and zoom, which end at what an image can bear; 0 gives no layers.
+    `strength` scales the ranges of rotation and zoom, which end at what an image can bear; 0 leaves flip, rotation,
+    zoom and shift out. Pixels go from 0 to 255.
     """
-    flip, warped = kinds(settings)
+    common: dict[str, Any] = {"value_range": (0, 255), "dtype": "float32"}
+    chosen: list[Any] = []
+    if (changes := settings.randaugment) is not None:
+        chosen.append(
+            keras.layers.RandAugment(num_ops=changes.num_ops, factor=changes.factor, seed=seed + 1, **common)
+        )
+    if settings.contrast > 0.0:
+        chosen.append(keras.layers.RandomContrast(settings.contrast, seed=seed + 2, **common))
+    flip, warped = _moves(settings)
     if warped:
         rotation, zoom = ranges(settings)
-        return [RandomAffine(flip=flip, rotation=rotation, zoom=zoom, shift=settings.shift, seed=seed)]
-    return [keras.layers.RandomFlip("horizontal", seed=seed, dtype="float32")] if flip else []
+        chosen.append(RandomAffine(flip=flip, rotation=rotation, zoom=zoom, shift=settings.shift, seed=seed))
+    elif flip:
+        chosen.append(keras.layers.RandomFlip("horizontal", seed=seed, dtype="float32"))
+    if settings.erasing > 0.0:
+        chosen.append(keras.layers.RandomErasing(settings.erasing, seed=seed + 3, **common))
+    return chosen
 
 
-def kinds(settings: AugmentationSettings) -> tuple[bool, bool]:
-    """Whether images are mirrored at random, and whether they are warped; the rest are numbers inside the layers."""
+def mixing(settings: AugmentationSettings, seed: int) -> list[Any]:
+    """Keras layers from {"images", "labels"} to the same, mixed across the batch; labels are shares of classes."""
+    chosen: list[Any] = []
+    if settings.mixup is not None:
+        chosen.append(keras.layers.MixUp(settings.mixup.alpha, seed=seed + 4, dtype="float32"))
+    if settings.cutmix is not None:
+        chosen.append(keras.layers.CutMix(settings.cutmix.factor, seed=seed + 5, dtype="float32"))
+    return chosen
+
+
+def kinds(settings: AugmentationSettings) -> tuple[Any, ...]:
+    """What of the settings decides which layers there are; the rest are numbers that layers keep in variables."""
+    stock = settings.model_dump(include={"randaugment", "contrast", "erasing", "mixup", "cutmix"})
+    return (*_moves(settings), *stock.values())
+
+
+def _moves(settings: AugmentationSettings) -> tuple[bool, bool]:
+    """Whether images are mirrored at random, and whether they are warped."""
     if settings.strength == 0.0:
         return False, False
     warped = any(ranges(settings)) or settings.shift > 0
-    return (settings.flip and not settings.alternating_flip, warped)
+    return settings.flip and not settings.alternating_flip, warped
 
 
 def ranges(settings: AugmentationSettings) -> tuple[float, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -53,7 +54,8 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
 
     With a seed each epoch has an order of its own that depends on the seed and the epoch alone, so that
     a resumed training sees the same batches. With `alternating_flip` one half of the images, drawn by the seed, is
-    mirrored in even epochs and the other half in odd ones.
+    mirrored in even epochs and the other half in odd ones. With `labels_as_inputs` a batch is ({"images", "labels"},
+    labels), for a model that mixes them.
     """
 
     def __init__(
@@ -64,9 +66,11 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
         *,
         seed: int | None = None,
         alternating_flip: bool = False,
+        labels_as_inputs: bool = False,
     ) -> None:
         super().__init__()
         self._arrays, self._indices, self._seed = arrays, indices, seed
+        self._labels_as_inputs = labels_as_inputs
         self._mirrored: NDArray[np.bool_] | None = None
         if alternating_flip:
             drawn = np.random.default_rng([seed or 0, 0, _MIRRORING])
@@ -87,13 +91,16 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
         """Batches in an epoch; the last one may be smaller."""
         return -(-len(self._indices) // self._batch_size)
 
-    def __getitem__(self, batch: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    def __getitem__(self, batch: int) -> tuple[Any, NDArray[np.int64]]:
         chosen = self._order[batch * self._batch_size : (batch + 1) * self._batch_size]
         images = self._arrays.images[chosen]
         if self._mirrored is not None:
             flipped = self._mirrored[chosen] ^ bool(self._epoch % 2)
             images[flipped] = images[flipped, :, ::-1]
-        return images, self._arrays.labels[chosen]
+        labels = self._arrays.labels[chosen]
+        if self._labels_as_inputs:
+            return {"images": images, "labels": labels.astype(np.int32)}, labels
+        return images, labels
 
 
 def load(arrays: TrainingArrays) -> LoadedArrays:

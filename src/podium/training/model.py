@@ -32,20 +32,38 @@ def build_network(
     return keras.Model(inputs, outputs, name=settings.network)
 
 
-def build_training_model(network: Any, recipe: Recipe, image_shape: tuple[int, int, int]) -> Any:
-    """The model that is trained: uint8 images, changed at random, scaled to [0, 1], then the network."""
-    inputs = keras.Input(image_shape, dtype="uint8")
+def build_training_model(
+    network: Any, recipe: Recipe, image_shape: tuple[int, int, int], classes: int
+) -> Any:
+    """The model that is trained: uint8 images, changed at random, scaled to [0, 1], then the network.
+
+    Where a recipe mixes images it also takes their labels, as {"images", "labels"}, and answers both mixed.
+    """
+    settings, seed = recipe.augmentation, recipe.training.seed
+    inputs = keras.Input(image_shape, dtype="uint8", name="images")
     images = inputs
-    for layer in augmentation.layers(recipe.augmentation, recipe.training.seed):
+    for layer in augmentation.layers(settings, seed):
         images = layer(images)
-    images = keras.layers.Rescaling(PIXEL_SCALE, dtype="float32")(images)
-    trained = SmoothedModel(inputs, network(images), name="training")
+    mixing = augmentation.mixing(settings, seed)
+    scale = keras.layers.Rescaling(PIXEL_SCALE, dtype="float32")
+    if not mixing:
+        trained = TrainedModel(inputs, network(scale(images)), name="training")
+    else:
+        labels = keras.Input((), dtype="int32", name="labels")
+        mixed = {
+            "images": keras.ops.cast(images, "float32"),
+            "labels": keras.ops.one_hot(labels, classes, dtype="float32"),
+        }
+        for layer in mixing:
+            mixed = layer(mixed)
+        outputs = {"probabilities": network(scale(mixed["images"])), "labels": mixed["labels"]}
+        trained = TrainedModel({"images": inputs, "labels": labels}, outputs, name="training")
     trained.label_smoothing = recipe.training.label_smoothing
     return trained
 
 
-class SmoothedModel(keras.Model):  # type: ignore[misc]
-    """Spreads a share of each label over all classes in training; the validation loss is without it."""
+class TrainedModel(keras.Model):  # type: ignore[misc]
+    """In training labels are mixed where images are, and smoothed; the validation loss is of plain labels."""
 
     label_smoothing = 0.0
 
@@ -57,11 +75,22 @@ class SmoothedModel(keras.Model):  # type: ignore[misc]
         sample_weight: Any = None,
         training: bool = True,
     ) -> Any:
-        if not training or self.label_smoothing == 0.0:
-            return super().compute_loss(x, y, y_pred, sample_weight, training)
-        labels = keras.ops.one_hot(keras.ops.cast(y, "int32"), y_pred.shape[-1])
-        losses = keras.losses.categorical_crossentropy(labels, y_pred, label_smoothing=self.label_smoothing)
+        probabilities = _probabilities(y_pred)
+        mixed = isinstance(y_pred, dict)
+        if not training or (self.label_smoothing == 0.0 and not mixed):
+            return super().compute_loss(x, y, probabilities, sample_weight, training)
+        plain = keras.ops.one_hot(keras.ops.cast(y, "int32"), probabilities.shape[-1], dtype="float32")
+        losses = keras.losses.categorical_crossentropy(
+            y_pred["labels"] if mixed else plain, probabilities, label_smoothing=self.label_smoothing
+        )
         return keras.ops.mean(losses)
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        return super().compute_metrics(x, y, _probabilities(y_pred), sample_weight)
+
+
+def _probabilities(outputs: Any) -> Any:
+    return outputs["probabilities"] if isinstance(outputs, dict) else outputs
 
 
 def _built_by_user(settings: ModelSettings, image_shape: tuple[int, int, int], classes: int) -> Any:

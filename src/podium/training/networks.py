@@ -112,12 +112,33 @@ class _Parts:
     def dropout(self, rate: float) -> Any:
         return self._kinds.dropout(rate)
 
+    def attended(self, x: Any) -> Any:
+        """Squeeze and excitation, where the settings ask for it."""
+        settings = self._settings.attention
+        if settings is None:
+            return x
+        maps = int(x.shape[-1])
+        weights = keras.layers.GlobalAveragePooling2D(keepdims=True)(x)
+        weights = keras.layers.Dense(max(1, maps // settings.ratio), activation="relu")(weights)
+        return keras.layers.Multiply()([x, keras.layers.Dense(maps, activation="sigmoid")(weights)])
+
+    def joined(self, x: Any, entered: Any) -> Any:
+        """What entered a block added to what left it, where the settings ask for it."""
+        if not self._settings.residual:
+            return x
+        if entered.shape[-1] != x.shape[-1]:
+            entered = keras.layers.Conv2D(int(x.shape[-1]), 1, use_bias=False)(entered)
+            entered = self.normalization()(entered)
+        return keras.layers.Add()([x, entered])
+
 
 def _guide_cnn(x: Any, settings: ModelSettings, classes: int, parts: _Parts) -> Any:
     for block in range(settings.depth):
+        entered = x
         for _ in range(2):
             x = parts.convolution(settings.filters << block, activation=settings.activation)(x)
             x = parts.normalization()(x)
+        x = parts.joined(parts.attended(x), entered)
         x = keras.layers.MaxPooling2D(2)(x)
         x = parts.dropout(settings.dropout)(x)
     x = keras.layers.Flatten()(x)
@@ -139,8 +160,10 @@ def _fast_cnn(x: Any, settings: ModelSettings, classes: int, parts: _Parts) -> A
         # Before normalisation and activation, which then have a quarter of the values to go through.
         x = keras.layers.MaxPooling2D(2)(x)
         x = parts.activation()(parts.normalization(scale=False)(x))
+        entered = x
         x = parts.convolution(filters, bias=False)(x)
         x = parts.activation()(parts.normalization(scale=False)(x))
+        x = parts.joined(parts.attended(x), entered)
     x = keras.layers.GlobalMaxPooling2D()(x)
     if settings.dropout:
         x = parts.dropout(settings.dropout)(x)

@@ -109,7 +109,7 @@ def _assemble(setting: Setting, summary: str) -> Program:
     """Build and compile; nothing is traced yet."""
     recipe = setting.recipe
     network = model.build_network(recipe.model, setting.image_shape, setting.classes, TRAINED)
-    trained = model.build_training_model(network, recipe, setting.image_shape)
+    trained = model.build_training_model(network, recipe, setting.image_shape, setting.classes)
     trained.compile(
         optimizer=optimizer.build(
             recipe.optimizer, steps_per_epoch=setting.steps_per_epoch, epochs=recipe.training.epochs
