@@ -26,7 +26,8 @@ from podium.engines.optuna import OptunaEngine
 from podium.engines.study import prepare_storage
 from podium.executors import ray_cluster
 from podium.executors.base import Executor
-from podium.recipe import Recipe, TrainingSettings
+from podium.recipe import Recipe
+from podium.recipe_sections import TrainingSettings
 from podium.result import EpochEvent, TrainingArrays, TrainingJob
 from podium.search_space import FloatParameter
 from podium.stores import stores_here

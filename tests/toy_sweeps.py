@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ import yaml
 
 from podium.engines.base import Done, Engine, Outcome, Proposal, Scalar, Wait
 from podium.engines.make import make_engine
-from podium.engines.study import IN_MEMORY, prepare_storage
+from podium.engines.study import IN_MEMORY
 from podium.sweep_file import Sweep, read_sweep
 
 EPOCHS = 9
@@ -45,14 +44,6 @@ FINITE_SPACE: dict[str, Any] = {
         "when": {"optimizer.name": ["sgd"]},
     },
 }
-
-
-def empty_store(template: Path, folder: Path) -> str:
-    """The address of a store made like `template`, which is prepared once: that takes a second."""
-    if not template.exists():
-        prepare_storage(f"sqlite:///{template}")
-    shutil.copyfile(template, folder / "studies.db")
-    return f"sqlite:///{folder / 'studies.db'}"
 
 
 def toy_sweep(

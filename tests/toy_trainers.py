@@ -12,7 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from podium.errors import SweepError, TrialFailed
-from podium.recipe import ModelSettings, Recipe
+from podium.recipe import Recipe
+from podium.recipe_sections import ModelSettings
 from podium.result import EpochEvent, TrainingArrays, TrainingJob, TrainingResult, Verdict
 
 TOY = "toy_trainers:train"

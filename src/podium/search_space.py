@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from podium.errors import Fault
-from podium.recipe import Plain, Settings
+from podium.recipe_sections import Plain, Settings
 
 When = dict[str, list[Plain]]
 # Above it not every whole number has a float of its own, which samplers compute with.

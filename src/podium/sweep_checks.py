@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from podium.errors import Fault, InvalidInput
-from podium.recipe import Plain, Recipe, has_key, unknown_key
+from podium.recipe import Recipe, has_key, unknown_key
+from podium.recipe_sections import Plain
 from podium.search_space import Parameter, bounds, condition_faults, project
 from podium.sweep_settings import EPOCH_METRICS, METRIC_GOALS, ListedSettings, SweepFile
 

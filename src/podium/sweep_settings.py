@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from podium.recipe import Plain, Seed, Settings
+from podium.recipe_sections import Plain, Seed, Settings
 from podium.search_space import Space
 from podium.yaml_file import ONE, SEVERAL
 

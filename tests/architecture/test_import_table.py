@@ -16,6 +16,7 @@ LAYER_1 = {
     "errors",
     "live",
     "recipe",
+    "recipe_sections",
     "result",
     "search_space",
     "stores",

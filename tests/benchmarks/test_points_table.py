@@ -10,7 +10,8 @@ import pytest
 from synthetic_points import ARRAYS, cut_short, made_up_point, made_up_table, small_sweep
 
 from podium.executors.local import LocalExecutor
-from podium.recipe import ModelSettings, Recipe, TrainingSettings
+from podium.recipe import Recipe
+from podium.recipe_sections import ModelSettings, TrainingSettings
 from podium.search_space import fits
 
 # isort: split

@@ -20,7 +20,8 @@ from podium.datasets.splits import split
 from podium.errors import InvalidInput, SweepError
 from podium.executors.base import Attempt, Ended, EpochDone, Event, Executor, Notice
 from podium.executors.local import LocalExecutor
-from podium.recipe import DataSettings, ModelSettings, Recipe, TrainingSettings
+from podium.recipe import Recipe
+from podium.recipe_sections import DataSettings, ModelSettings, TrainingSettings
 from podium.result import Failure, TrainingArrays, TrainingJob, TrainingResult, Verdict
 
 pytestmark = [

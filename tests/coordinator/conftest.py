@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,9 +9,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from sweep_world import World, local_executor, stores_in
+import study_stores
+from sweep_world import World, local_executor, new_stores, stores_in
 
-from podium.engines.study import prepare_storage
 from podium.executors.local import LocalExecutor
 from podium.stores import Stores
 from podium.tracking.runs import prepare_store
@@ -23,16 +22,13 @@ def empty_stores(tmp_path_factory: pytest.TempPathFactory) -> Stores:
     """New stores; making them takes seconds, copying them does not."""
     stores = stores_in(tmp_path_factory.mktemp("template"))
     prepare_store(stores)
-    prepare_storage(stores.study_url)
     return stores
 
 
 @pytest.fixture
-def stores(tmp_path: Path, empty_stores: Stores) -> Stores:
-    stores = stores_in(tmp_path / "mlruns")
-    for name in ("mlflow.db", "studies.db"):
-        shutil.copyfile(empty_stores.root / name, stores.root / name)
-    return stores
+def stores(tmp_path: Path, empty_stores: Stores) -> Iterator[Stores]:
+    yield new_stores(tmp_path / "mlruns", empty_stores.root)
+    study_stores.drop(tmp_path / "mlruns")
 
 
 @pytest.fixture

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import study_stores
 from search_toys import FOLDER, ORDERS, TRACE, TRAINER
 
 from podium.coordinator.loop import Coordinator
 from podium.coordinator.reconciliation import RecordedRun, reconcile
 from podium.coordinator.trial import Budget, Conclusion, LiveTrial, Plan
 from podium.engines.base import Engine, Outcome
+from podium.engines.listed import ListedEngine
 from podium.engines.optuna import OptunaEngine
 from podium.executors.base import Executor
 from podium.executors.local import LocalExecutor
-from podium.recipe import ModelSettings, Recipe, TrainingSettings
+from podium.recipe import Recipe
+from podium.recipe_sections import ModelSettings, TrainingSettings
 from podium.result import EpochEvent, TrainingArrays, TrainingJob, TrainingResult
 from podium.search_space import FloatParameter
 from podium.stores import Stores
@@ -37,8 +41,16 @@ def stores_in(root: Path) -> Stores:
         root=root,
         tracking_uri=f"sqlite:///{root / 'mlflow.db'}",
         artifact_uri=(root / "artifacts").as_uri(),
-        study_url=f"sqlite:///{root / 'studies.db'}",
+        study_url=study_stores.address(root),
     )
+
+
+def new_stores(root: Path, empty: Path) -> Stores:
+    """Stores of their own, copied from a folder of empty ones: making them takes seconds."""
+    stores = stores_in(root)
+    shutil.copyfile(empty / "mlflow.db", root / "mlflow.db")
+    study_stores.make_empty(root, empty / "studies.db")
+    return stores
 
 
 def local_executor(folder: Path, workers: int, **settings: Any) -> LocalExecutor:
@@ -183,8 +195,12 @@ class World:
             recorder.close()
             engine.close()
 
+    def reader(self) -> Engine:
+        """The study for one who only looks at it."""
+        return ListedEngine([], study_name=STUDY, study_url=self.stores.study_url, read_only=True)
+
     def runs(self) -> pd.DataFrame:
-        engine = self.engine()
+        engine = self.reader()
         parent = str(engine.recall("parent_run_id"))
         engine.close()
         return query.children(self.stores, parent)
@@ -197,7 +213,7 @@ class World:
         return list(query.history(self.stores, str(self.run(trial)["run_id"]))["epoch"])
 
     def records(self) -> list[Any]:
-        engine = self.engine()
+        engine = self.reader()
         try:
             return engine.trials()
         finally:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +11,14 @@ from typing import Any, get_args
 
 import optuna
 import pytest
-from sweep_world import EPOCHS, STUDY, World, stores_in
+from optuna.trial import FrozenTrial
+from sweep_world import EPOCHS, STUDY, World, new_stores
 
 from podium.coordinator.bookkeeping import Bookkeeper
 from podium.coordinator.outcomes import of_twin
 from podium.engines.base import Engine, Outcome, Proposal
 from podium.engines.keras_tuner import STATE, KerasTunerEngine
+from podium.engines.storage import opened
 from podium.result import FailureCause
 from podium.stores import Stores
 from podium.sweep_file import ConstraintSettings, KerasTunerSettings, LimitSettings
@@ -102,8 +103,11 @@ def play(world: World, engine: Engine) -> dict[int, str]:
     return events
 
 
-def study(stores: Stores) -> optuna.Study:
-    return optuna.load_study(study_name=STUDY, storage=stores.study_url)
+def kept(stores: Stores) -> tuple[list[FrozenTrial], dict[str, Any]]:
+    """The study's trials and its system attributes as Optuna has them."""
+    with opened(stores.study_url) as storage:
+        study = optuna.load_study(study_name=STUDY, storage=storage)
+        return study.trials, storage.get_study_system_attrs(study._study_id)
 
 
 def seen(world: World, engine: Engine, library: Mapping[int, str]) -> dict[int, Seen]:
@@ -131,7 +135,7 @@ def by_optuna(
     world.constraints = ConstraintSettings(parameters=LimitSettings(at_most=LIMIT))
     engine = world.engine()
     events = play(world, engine)
-    states = {trial.number: trial.state.name for trial in study(world.stores).trials}
+    states = {trial.number: trial.state.name for trial in kept(world.stores)[0]}
     found = seen(world, engine, states)
     engine.close()
     return world, {event: found[number] for number, event in events.items()}
@@ -149,10 +153,7 @@ def by_keras_tuner(tmp_path_factory: pytest.TempPathFactory, empty_stores: Store
 
 
 def new_world(factory: pytest.TempPathFactory, empty: Stores) -> World:
-    stores = stores_in(factory.mktemp("states") / "mlruns")
-    for name in ("mlflow.db", "studies.db"):
-        shutil.copyfile(empty.root / name, stores.root / name)
-    return World(stores, sampler="tpe")
+    return World(new_stores(factory.mktemp("states") / "mlruns", empty.root), sampler="tpe")
 
 
 def oracle(world: World, name: Any, **options: Any) -> KerasTunerEngine:
@@ -170,11 +171,9 @@ def oracle(world: World, name: Any, **options: Any) -> KerasTunerEngine:
 
 def oracle_trials(world: World) -> dict[int, dict[str, Any]]:
     """The Oracle's own trials as they are kept, by the study's numbers."""
-    kept_study = study(world.stores)
-    attributes = kept_study._storage.get_study_system_attrs(kept_study._study_id)
-    kept = json.loads(attributes[STATE])
-    trials = {trial["trial_id"]: trial for trial in kept["oracle"]["trials"]}
-    return {int(number): trials[trial_id] for number, trial_id in kept["ids"].items()}
+    state = json.loads(kept(world.stores)[1][STATE])
+    trials = {trial["trial_id"]: trial for trial in state["oracle"]["trials"]}
+    return {int(number): trials[trial_id] for number, trial_id in state["ids"].items()}
 
 
 def test_the_table_has_a_row_for_everything_that_becomes_of_a_trial() -> None:
@@ -213,7 +212,7 @@ def test_beyond_a_limit_and_out_of_memory_are_infeasible_to_optuna(
     by_optuna: tuple[World, dict[str, Seen]],
 ) -> None:
     world, _ = by_optuna
-    trials = study(world.stores).trials
+    trials, _ = kept(world.stores)
     beyond = {
         event: name
         for trial, event in zip(trials, ["trained to its end", *OUTCOMES], strict=True)

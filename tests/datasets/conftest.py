@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from podium.datasets.prepare import Dataset, prepare
-from podium.recipe import DataSettings
+from podium.recipe_sections import DataSettings
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from podium.datasets.cache import load_part
 from podium.datasets.prepare import Dataset, prepare
 from podium.digests import arrays_digest
 from podium.errors import DatasetError
-from podium.recipe import DataSettings
+from podium.recipe_sections import DataSettings
 
 Prepared = Callable[..., Dataset]
 

@@ -15,7 +15,7 @@ from podium.datasets.prepare import Dataset
 from podium.datasets.splits import check_batch_size, load_split, split
 from podium.digests import split_digest
 from podium.errors import DatasetError
-from podium.recipe import DataSettings, ValidationSettings
+from podium.recipe_sections import DataSettings, ValidationSettings
 from podium.result import TrainingArrays
 
 Prepared = Callable[..., Dataset]

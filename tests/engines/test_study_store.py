@@ -13,6 +13,7 @@ from toy_sweeps import play, toy_engine, toy_sweep
 
 from podium.engines.base import Done, Outcome, Proposal
 from podium.engines.listed import ListedEngine
+from podium.engines.storage import opened
 from podium.engines.study import list_studies, prepare_storage, study_exists
 from podium.errors import InvalidInput, SweepError
 
@@ -29,10 +30,9 @@ def test_sqlite_is_put_in_wal_mode_once_for_all(tmp_path: Path) -> None:
     connection.close()
 
 
-def test_looking_for_a_study_makes_no_store(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'studies.db'}"
-    assert not study_exists(url, "any")
-    assert list_studies(url) == []
+def test_looking_for_a_study_makes_no_store(new_url: str, tmp_path: Path) -> None:
+    assert not study_exists(new_url, "any")
+    assert list_studies(new_url) == []
     assert list(tmp_path.iterdir()) == []
 
 
@@ -47,9 +47,7 @@ def test_a_store_that_cannot_be_opened_is_named_without_its_password(url: str) -
 
 
 @pytest.mark.slow
-def test_a_list_is_handed_out_once_across_restarts(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'studies.db'}"
-    prepare_storage(url)
+def test_a_list_is_handed_out_once_across_restarts(url: str) -> None:
     first = ListedEngine(LIST, study_name="confirm", study_url=url)
     proposal = first.ask()
     assert proposal == Proposal(number=0, parameters=LIST[0])
@@ -71,9 +69,7 @@ def test_a_list_is_handed_out_once_across_restarts(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_another_list_for_the_same_study_is_refused(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'studies.db'}"
-    prepare_storage(url)
+def test_another_list_for_the_same_study_is_refused(url: str) -> None:
     first = ListedEngine(LIST, study_name="confirm", study_url=url)
     first.ask()
     first.close()
@@ -90,12 +86,12 @@ def test_a_list_without_a_store_lives_in_memory() -> None:
 
 
 @pytest.mark.slow
-def test_processes_that_make_the_tables_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
+def test_processes_that_make_the_tables_at_once_do_not_disturb_each_other(new_url: str) -> None:
     program = (
         "import sys; from podium.engines.study import prepare_storage;"
         "print('ready', flush=True); sys.stdin.readline(); prepare_storage(sys.argv[1])"
     )
-    command = [sys.executable, "-c", program, f"sqlite:///{tmp_path / 'studies.db'}"]
+    command = [sys.executable, "-c", program, new_url]
     pipe = subprocess.PIPE
     makers = [subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) for _ in range(4)]
     for maker in makers:
@@ -124,12 +120,11 @@ def test_a_list_in_a_sweep_file_is_the_baseline_and_then_its_changes(tmp_path: P
     assert isinstance(played.ended, Done)
 
 
-def test_trials_of_a_list_are_seen_by_optunas_own_tools(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'studies.db'}"
-    prepare_storage(url)
+def test_trials_of_a_list_are_seen_by_optunas_own_tools(url: str, tmp_path: Path) -> None:
     sweep = toy_sweep(tmp_path, {"name": "listed", "trials": [{"model.depth": 2}]})
     engine = toy_engine(sweep, url=url)
     play(engine, 2)
     engine.close()
-    study = optuna.load_study(study_name="toy", storage=url)
-    assert study.trials[1].params["model.depth"] == 2
+    with opened(url) as storage:
+        study = optuna.load_study(study_name="toy", storage=storage)
+        assert study.trials[1].params["model.depth"] == 2

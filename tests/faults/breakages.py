@@ -8,6 +8,8 @@ from typing import Any
 import toy_training
 
 import podium.coordinator.loop
+import podium.engines.patient_storage
+import podium.engines.study_lock
 import podium.live
 import podium.session.agreement
 
@@ -17,6 +19,7 @@ BREAKAGES = {
     "lock": "SIGSTOP of the coordinator and a second start",
     "rename": "before checkpoint._write_json",
     "reconcile": "after engine.tell",
+    "patience": "PostgreSQL crashes",
 }
 
 
@@ -31,6 +34,10 @@ def apply(name: str) -> None:
         podium.coordinator.loop.Coordinator._handle_loss = give_up  # type: ignore[method-assign]
     elif name == "lock":
         podium.live._take = lambda handle: True
+        study_lock: Any = podium.engines.study_lock
+        study_lock._TRY = "SELECT %s IS NOT NULL"
+    elif name == "patience":
+        podium.engines.patient_storage.PATIENCE_SECONDS = 0.0
     elif name == "reconcile":
         agreement: Any = podium.session.agreement
         agreement.reconcile = lambda *_: []

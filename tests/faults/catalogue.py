@@ -14,7 +14,9 @@ import kill_points
 import kill_rounds
 import promotion_rounds
 import store_rounds
+import study_stores
 from real_training import Ended, RealPlace
+from servers import Postgres
 from sweep_start import Place
 
 Round = Callable[[Place, random.Random], list[str]]
@@ -73,6 +75,17 @@ def server_faults(server: tuple[int, Path] | None, *, long: bool) -> dict[str, R
         for doing, name in kinds.items()
     }
     return {**faults, "MLflow down to the end": partial(store_rounds.tracking_away_at_the_end, server=place)}
+
+
+def study_server_faults(cluster: Postgres | None) -> dict[str, Round]:
+    """Rounds about a study in PostgreSQL, where there is a server; `cluster` is one to copy."""
+    if study_stores.server() is None:
+        return {}
+    return {
+        "PostgreSQL crashes": partial(store_rounds.study_server_crashes, cluster=cluster),
+        "PostgreSQL and MLflow crash": partial(store_rounds.both_servers_crash, cluster=cluster),
+        "PostgreSQL: a second start elsewhere": store_rounds.start_elsewhere,
+    }
 
 
 def promotion_points(before: tuple[RealPlace, RealPlace] | None) -> dict[str, Round]:

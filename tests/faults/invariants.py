@@ -53,7 +53,8 @@ def between(
         running = [run.tags.get("podium.trial", "the parent") for run in runs if run.status == "RUNNING"]
         found += [f"I7: the run of {trial} is RUNNING though nobody runs it" for trial in running]
     for name in ("studies.db", "mlflow.db"):
-        if not whole(place.root / "mlruns" / name):
+        file = place.root / "mlruns" / name
+        if file.exists() and not whole(file):
             found.append(f"I4: {name} is damaged")
     return found + of_checkpoints(place)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import invariants
 import kill_points
+import study_stores
 from sweep_start import EPOCHS, TRIALS, Place, Start, until
 
 import podium.coordinator.attempts
@@ -113,6 +114,7 @@ def while_stores_are_made(place: Place, chance: random.Random) -> list[str]:
     """The first start of all dies while it makes the databases."""
     for file in ("mlflow.db", "studies.db"):
         (place.root / "mlruns" / file).unlink()
+    study_stores.make_new(place.root / "mlruns")
     start = place.begin()
     time.sleep(chance.uniform(0.0, 2.0))
     start.signal(signal.SIGKILL)

@@ -11,6 +11,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -19,7 +20,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import sweep_start
+from servers import MlflowServer, Postgres, free_port, make_database, plain
 
 SERVER_SECONDS = 200.0
 SLOW_SECONDS = 0.15
@@ -141,6 +144,65 @@ def locked(file: Path, seconds: float) -> Iterator[None]:
         yield
     finally:
         os.waitpid(child, 0)
+
+
+@contextmanager
+def tables_locked(url: str | None, seconds: float) -> Iterator[None]:
+    """Another process holds the study's tables on a server for so long, beginning now."""
+    assert url is not None
+    with psycopg.connect(plain(url)) as connection:
+        connection.execute("LOCK TABLE studies, trials IN ACCESS EXCLUSIVE MODE")
+        ending = threading.Timer(seconds, connection.close)
+        ending.start()
+        try:
+            yield
+        finally:
+            ending.join()
+
+
+def stopped_cluster(folder: Path) -> Postgres:
+    """A cluster with the databases `studies` and `mlflow`, their tables made, to be copied."""
+    postgres = Postgres.make(folder)
+    postgres.start()
+    try:
+        studies = make_database(postgres.url("postgres"), "studies")
+        mlflow = make_database(studies, "mlflow")
+        child = os.fork()
+        if child == 0:
+            # In a fork: what MLflow holds open must not be shared.
+            from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+            from podium.engines.study import prepare_storage
+
+            prepare_storage(studies)
+            SqlAlchemyStore(mlflow, (folder / "artifacts").as_uri())  # type: ignore[no-untyped-call]
+            os._exit(0)
+        if os.waitpid(child, 0)[1] != 0:
+            raise RuntimeError("the databases of a new cluster cannot be prepared")
+    finally:
+        postgres.stop()
+    return postgres
+
+
+@contextmanager
+def servers_of_its_own(
+    place: sweep_start.Place, cluster: Postgres, *, with_mlflow: bool
+) -> Iterator[tuple[Postgres, MlflowServer]]:
+    """A copy of a stopped cluster that keeps the place's study and, with a server, its runs. Epochs take longer."""
+    postgres = cluster.copy(place.root / "postgres")
+    mlflow = MlflowServer(folder=place.root / "mlflow", backend=postgres.url("mlflow"), port=free_port())
+    postgres.start()
+    try:
+        place.keep_study_in(postgres.url("studies"))
+        if with_mlflow:
+            mlflow.start()
+            place.environment["MLFLOW_TRACKING_URI"] = mlflow.uri
+            place.mlflow_database = mlflow.backend
+        place.order({}, seconds=0.15)
+        yield postgres, mlflow
+    finally:
+        mlflow.stop()
+        postgres.stop("immediate")
 
 
 @contextmanager

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import defaultdict
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sweep_start import Place
+
+Execute = Callable[..., Any]
 
 
 @dataclass
@@ -62,21 +65,19 @@ class Run:
 
 def read_study(place: Place) -> tuple[dict[str, Any], list[Trial]]:
     """What the study remembers, and its trials in order."""
-    with closing(sqlite3.connect(place.root / "mlruns" / "studies.db", timeout=60)) as database:
-        facts = dict(database.execute("select key, value_json from study_user_attributes"))
+    with _opened(place.study_url, place.root / "mlruns" / "studies.db") as execute:
+        facts = dict(execute("select key, value_json from study_user_attributes"))
         trials = {
             trial_id: Trial(number=number, state=state)
-            for trial_id, number, state in database.execute("select trial_id, number, state from trials")
+            for trial_id, number, state in execute("select trial_id, number, state from trials")
         }
-        for trial_id, key, text in database.execute(
-            "select trial_id, key, value_json from trial_user_attributes"
-        ):
+        for trial_id, key, text in execute("select trial_id, key, value_json from trial_user_attributes"):
             trials[trial_id].facts[key] = json.loads(text)
-        for trial_id, step, value in database.execute(
+        for trial_id, step, value in execute(
             "select trial_id, step, intermediate_value from trial_intermediate_values"
         ):
             trials[trial_id].curve[step] = value
-        for trial_id, value in database.execute("select trial_id, value from trial_values"):
+        for trial_id, value in execute("select trial_id, value from trial_values"):
             trials[trial_id].value = value
     known = {key: json.loads(text) for key, text in facts.items()}
     return known, sorted(trials.values(), key=lambda trial: trial.number)
@@ -85,24 +86,39 @@ def read_study(place: Place) -> tuple[dict[str, Any], list[Trial]]:
 def read_runs(place: Place) -> tuple[list[Run], list[Run]]:
     """The sweep's parent runs, of which there should be one, and all their children."""
     file = place.mlflow_file or place.root / "mlruns" / "mlflow.db"
-    with closing(sqlite3.connect(file, timeout=60)) as database:
-        chosen = "select run_uuid from runs join experiments using (experiment_id) where experiments.name = ?"
+    with _opened(place.mlflow_database, file) as execute:
+        mark = "?" if place.mlflow_database is None else "%s"
+        chosen = f"select run_uuid from runs join experiments using (experiment_id) where experiments.name = {mark}"
         runs = {
             run_id: Run(id=run_id, status=status)
-            for run_id, status in database.execute(
+            for run_id, status in execute(
                 f"select run_uuid, status from runs where run_uuid in ({chosen})", (place.name,)
             )
         }
-        for run_id, key, value in database.execute(
+        for run_id, key, value in execute(
             f"select run_uuid, key, value from tags where run_uuid in ({chosen})", (place.name,)
         ):
             runs[run_id].tags[key] = value
-        for run_id, key, step, value in database.execute(
+        for run_id, key, step, value in execute(
             f"select run_uuid, key, step, value from metrics where run_uuid in ({chosen})", (place.name,)
         ):
             runs[run_id].points.append((key, step, value))
     parents = [run for run in runs.values() if run.tags.get("podium.kind") == "sweep"]
     return parents, [run for run in runs.values() if "mlflow.parentRunId" in run.tags]
+
+
+@contextmanager
+def _opened(url: str | None, file: Path) -> Iterator[Execute]:
+    """A database on a server, or an SQLite file."""
+    if url is None:
+        with closing(sqlite3.connect(file, timeout=60)) as database:
+            yield database.execute
+    else:
+        import psycopg
+        from servers import plain
+
+        with psycopg.connect(plain(url)) as connection:
+            yield connection.execute
 
 
 def whole(file: Path) -> bool:

@@ -25,6 +25,7 @@ import catalogue
 import outages
 import promotion_rounds
 import real_training
+import study_stores
 from catalogue import ALONE, RANDOM_KILLS, REAL_KILLS, Planned, Round
 from kill_rounds import at_random_moments
 from sweep_start import Place
@@ -39,6 +40,7 @@ def main() -> int:
     # Shared memory: a kill leaves the same there as on a disk, and flushing costs nothing.
     home = SHARED_MEMORY if given.folder is None and SHARED_MEMORY.is_dir() else given.folder
     with tempfile.TemporaryDirectory(prefix="podium-faults-", dir=home) as folder, ExitStack() as stack:
+        Path(folder).chmod(0o711)  # where root calls, PostgreSQL works as another user
         planned = _left(_planned(given), given.record)
         template = warm_up(Path(folder))
         rounds = _prepared({each.name for each in planned}, Path(folder), template, stack, given)
@@ -77,6 +79,7 @@ def _planned(given: argparse.Namespace) -> list[Planned]:
         names, promotions = chance.sample(names, given.sample), chance.sample(promotions, given.sample)
     counts = dict.fromkeys(names, given.points) | {RANDOM_KILLS: given.random, REAL_KILLS: given.keras}
     others = [*catalogue.other_faults(long=given.long), *catalogue.server_faults(None, long=given.long)]
+    others += catalogue.study_server_faults(None)
     counts |= dict.fromkeys(others, given.each)
     counts |= dict.fromkeys(promotions, given.promote)
     planned = [
@@ -94,7 +97,7 @@ def _prepared(
     names: set[str], folder: Path, template: Path, stack: ExitStack, given: argparse.Namespace
 ) -> dict[str, Round]:
     """Rounds by name; what the planned ones start from is made first."""
-    server, before, expected = None, None, None
+    server, before, expected, cluster = None, None, None, None
     promotions = catalogue.promotion_points(None).keys()
     training = os.fork() if names & ({REAL_KILLS} | promotions) else None
     if training == 0:  # beside the start of the server
@@ -106,6 +109,8 @@ def _prepared(
     if names & catalogue.server_faults(None, long=given.long).keys():
         port = stack.enter_context(outages.mlflow_server(folder / "server", template))
         server = (port, folder / "server" / "mlflow.db")
+    if any("crash" in name for name in names & catalogue.study_server_faults(None).keys()):
+        cluster = outages.stopped_cluster(folder / "postgres")
     if training is not None:
         if os.waitpid(training, 0)[1] != 0:
             raise RuntimeError("the undisturbed sweep of real trainings failed")
@@ -118,6 +123,7 @@ def _prepared(
         RANDOM_KILLS: at_random_moments,
         **catalogue.other_faults(long=given.long),
         **catalogue.server_faults(server, long=given.long),
+        **catalogue.study_server_faults(cluster),
         **catalogue.promotion_points(before),
         **catalogue.real_trainings(expected),
     }
@@ -153,6 +159,7 @@ def _play_all(
         _tell(each, found, time.monotonic() - began, len(results), len(planned), given)
         if found and given.keep:
             shutil.copytree(root, Path(tempfile.mkdtemp(prefix="podium-fault-")) / "round")
+        study_stores.drop(root / "mlruns")
         shutil.rmtree(root, ignore_errors=True)
     return results
 

@@ -16,8 +16,10 @@ from typing import Any
 import invariants
 import outages
 from records import read_study
+from servers import Postgres
 from sweep_start import EPOCHS, TRIALS, Place, Start, until
 
+SLOW_EPOCH_SECONDS = 0.15
 NAMED = re.compile(r"space|disk is full|database or disk|disk I/O|[Qq]uota|too large", re.IGNORECASE)
 HOUR = 3600.0
 
@@ -67,9 +69,69 @@ def database_locked(place: Place, chance: random.Random, file: str, *, seconds: 
     """Another process holds a database; nothing fails, the sweep only takes longer."""
     start = place.begin()
     _wait_for_training(place, start, chance.randint(1, EPOCHS))
-    with outages.locked(place.root / "mlruns" / file, seconds):
+    on_server = file == "studies.db" and place.study_url is not None
+    with (
+        outages.tables_locked(place.study_url, seconds)
+        if on_server
+        else outages.locked(place.root / "mlruns" / file, seconds)
+    ):
         start.wait(seconds + 120)
     return invariants.at_the_end(place) + _in_one_attempt(place)
+
+
+def study_server_crashes(place: Place, chance: random.Random, *, cluster: Postgres | None) -> list[str]:
+    """PostgreSQL is stopped without grace and started again, once or twice, at any moment of the training."""
+    assert cluster is not None
+    with outages.servers_of_its_own(place, cluster, with_mlflow=False) as (postgres, _):
+        start = place.begin()
+        for _ in range(chance.randint(1, 2)):
+            _wait_for_training(place, start, len(place.traced("begin")) + chance.randint(1, 4))
+            time.sleep(chance.uniform(0.0, SLOW_EPOCH_SECONDS))
+            postgres.stop("immediate")
+            time.sleep(chance.choice((0.0, 0.5, 1.5)))
+            postgres.start()
+        start.wait()
+        return invariants.at_the_end(place) + _in_one_attempt(place)
+
+
+def both_servers_crash(place: Place, chance: random.Random, *, cluster: Postgres | None) -> list[str]:
+    """PostgreSQL is stopped without grace and the MLflow server on it killed; both come back, in any order."""
+    assert cluster is not None
+    with outages.servers_of_its_own(place, cluster, with_mlflow=True) as (postgres, mlflow):
+        start = place.begin()
+        _wait_for_training(place, start, chance.randint(1, TRIALS * EPOCHS - 1))
+        time.sleep(chance.uniform(0.0, SLOW_EPOCH_SECONDS))
+        ends = [lambda: postgres.stop("immediate"), lambda: mlflow.stop(signal.SIGKILL)]
+        for end in chance.sample(ends, 2):
+            end()
+        time.sleep(chance.uniform(0.0, 1.0))
+        # MLflow does not start without its database.
+        postgres.start()
+        mlflow.start()
+        start.wait()
+        return invariants.at_the_end(place) + _in_one_attempt(place)
+
+
+def start_elsewhere(place: Place, chance: random.Random) -> list[str]:
+    """Another machine, which reaches the study and not this one's files, goes on with it while it runs here."""
+    place.order({}, seconds=SLOW_EPOCH_SECONDS)
+    start = place.begin()
+    _wait_for_training(place, start, chance.randint(1, EPOCHS))
+    start.signal(signal.SIGSTOP)
+    elsewhere = Place(place.root / "elsewhere", environment=place.environment)
+    elsewhere.root.mkdir()
+    elsewhere.rewrite()
+    elsewhere.order({})
+    second = elsewhere.begin("--resume")
+    code = second.wait()
+    found = []
+    if code != 2 or "is running already" not in second.said:
+        found.append(
+            f"I2: a second start elsewhere was not refused but ended with {code}: {second.said[-800:]}"
+        )
+    start.signal(signal.SIGCONT)
+    start.wait()
+    return found + invariants.at_the_end(place)
 
 
 def disk_full(place: Place, chance: random.Random) -> list[str]:

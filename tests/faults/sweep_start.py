@@ -19,6 +19,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import psutil
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import study_stores
 import toy_training
 
 import podium.cli
@@ -73,8 +76,11 @@ class Place:
     delivery_seconds: float | None = None
     environment: dict[str, str] = field(default_factory=dict)
     starts: list[Start] = field(default_factory=list)
-    # Where MLflow keeps its records, if not here.
+    # Where MLflow keeps its records, if not here: a file, or a database on a server.
     mlflow_file: Path | None = None
+    mlflow_database: str | None = None
+    # The study's database on a server, if it is not a file here.
+    study_url: str | None = None
 
     def prepare(self, template: Path) -> None:
         """Write the files, and copy the empty stores: making them takes a second, copying does not."""
@@ -83,7 +89,13 @@ class Place:
         self.rewrite()
         for file in ("mlflow.db", "studies.db"):
             shutil.copyfile(template / file, mlruns / file)
+        if self.toys and study_stores.server() is not None:
+            self.keep_study_in(study_stores.make_empty(mlruns, template / study_stores.FILE))
         self.order({})
+
+    def keep_study_in(self, url: str) -> None:
+        """Have all starts keep the study in a database on a server."""
+        self.study_url = self.environment["PODIUM_STUDY_URL"] = url
 
     def rewrite(self) -> None:
         """Write the sweep file and its recipe."""

@@ -40,6 +40,7 @@ def warm_up(folder: Path) -> Path:
     real, capture = ASSEMBLY.LocalExecutor, JOB.capture_source
     ended = podium.session.progress.Progress.ended
     saved = os.dup(1), os.dup(2)
+    os.environ.update(place.environment)
     try:
         os.chdir(place.root)
         quiet = os.open(os.devnull, os.O_WRONLY)
@@ -53,6 +54,8 @@ def warm_up(folder: Path) -> Path:
         os.chdir(before)
         ASSEMBLY.LocalExecutor = real
         podium.session.progress.Progress.ended = ended  # type: ignore[method-assign]
+        for name in place.environment:
+            del os.environ[name]
     # The same packages are installed in every round, and listing them takes longer than a toy sweep.
     source = capture(None)
     JOB.capture_source = lambda code: source

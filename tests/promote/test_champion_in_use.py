@@ -17,7 +17,7 @@ from promotion_records import Ended, Workplace, podium
 
 from podium.datasets.prepare import Dataset, prepare
 from podium.jobs.promote import promote
-from podium.recipe import DataSettings
+from podium.recipe_sections import DataSettings
 from podium.stores import dataset_cache, stores_here
 
 pytestmark = pytest.mark.slow

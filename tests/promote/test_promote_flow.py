@@ -15,7 +15,7 @@ from mlflow.tracking import MlflowClient
 from promotion_records import Records, with_changed_arrays
 
 from podium.datasets.prepare import prepare
-from podium.recipe import DataSettings
+from podium.recipe_sections import DataSettings
 from podium.stores import dataset_cache
 from podium.verification.clean_process import CleanProcess
 

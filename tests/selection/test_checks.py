@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from podium.recipe import CheckSettings
+from podium.recipe_sections import CheckSettings
 from podium.selection.checks import failed, of_test, of_training
 
 GUIDE = CheckSettings.model_validate(

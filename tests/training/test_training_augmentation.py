@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import ks_2samp
 
-from podium.recipe import AugmentationSettings
+from podium.recipe_sections import AugmentationSettings
 from podium.training import augmentation
 
 SIDE = 17

@@ -11,7 +11,7 @@ from training_jobs import write_arrays
 
 from podium.digests import arrays_digest, weights_digest
 from podium.errors import DatasetError
-from podium.recipe import CallbackSettings, OptimizerSettings
+from podium.recipe_sections import CallbackSettings, OptimizerSettings
 from podium.result import TrainingArrays, Verdict
 from podium.training import data, optimizer
 from podium.training.callbacks import EpochLoop, standard_callbacks

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from training_jobs import SMALL, Reports, make_job
 
-from podium.recipe import ModelSettings, OptimizerSettings, Recipe
+from podium.recipe import Recipe
+from podium.recipe_sections import ModelSettings, OptimizerSettings
 from podium.result import TrainingArrays, Verdict
 from podium.training import augmentation, data, optimizer
 from podium.training.layers import TRAINED

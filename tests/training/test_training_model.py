@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from podium.errors import TrialFailed
-from podium.recipe import ModelSettings, OptimizerSettings, Recipe
+from podium.recipe import Recipe
+from podium.recipe_sections import ModelSettings, OptimizerSettings
 from podium.training import device, optimizer
 from podium.training.model import build_network, build_training_model
 

@@ -15,7 +15,7 @@ from podium.coordinator.trial import Budget, Conclusion, LiveTrial, Observer, Pl
 from podium.coordinator.trial_records import TrialRecords
 from podium.engines.base import Done, Engine, Outcome, Proposal, Wait
 from podium.errors import InvalidInput, SweepError
-from podium.executors.base import Attempt, Ended, EpochDone, Event, Executor, Started
+from podium.executors.base import Attempt, Ended, EpochDone, Event, Executor, Notice, Started
 from podium.result import EpochEvent, Failure, TrainingResult, Verdict
 from podium.tracking.runs import Recorder
 
@@ -185,6 +185,9 @@ class Coordinator:
     # -- events ------------------------------------------------------------------------------------
 
     def _handle(self, event: Event) -> None:
+        if isinstance(event, Notice):
+            self._observer.message(event.text)
+            return
         trial = self._live.get(event.key)
         if trial is None:
             return  # cancelled a moment ago

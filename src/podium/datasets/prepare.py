@@ -29,7 +29,7 @@ from podium.datasets.keras_source import keras_arrays
 from podium.datasets.references import Reference, parse_reference
 from podium.datasets.zip_archive import zip_tree
 from podium.errors import DatasetError
-from podium.recipe import DataSettings
+from podium.recipe_sections import DataSettings
 
 Progress = Callable[[int, int], None]
 Labels = NDArray[np.int64]

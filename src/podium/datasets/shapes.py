@@ -5,7 +5,7 @@ from __future__ import annotations
 from podium.datasets.array_sources import DIGITS_SIZE
 from podium.datasets.decoding import Shape
 from podium.datasets.references import Kind, parse_reference
-from podium.recipe import DataSettings
+from podium.recipe_sections import DataSettings
 
 # Side of the images, and classes.
 _NAMED: dict[Kind, tuple[int, int]] = {

@@ -14,7 +14,7 @@ from podium.datasets.cache import Cache, load_part
 from podium.datasets.prepare import Dataset
 from podium.digests import split_digest
 from podium.errors import DatasetError, Fault
-from podium.recipe import DataSettings, ValidationSettings
+from podium.recipe_sections import DataSettings, ValidationSettings
 from podium.result import TrainingArrays
 
 Indices = NDArray[np.int64]

@@ -16,7 +16,7 @@ EVALUATOR = "PED-ANOVA (Optuna)"
 def importances(study_url: str, study_name: str) -> tuple[dict[str, float] | None, str]:
     """Importance of each parameter (they add up to 1), and the evaluator's name; else None and the reason."""
     try:
-        record = Record(study_name, study_url, goals=["maximize"], create=False)
+        record = Record(study_name, study_url, goals=["maximize"], create=False, read_only=True)
     except PodiumError as error:
         return None, f"not computed: {error.message}"
     try:

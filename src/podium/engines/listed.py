@@ -24,18 +24,21 @@ class ListedEngine(RecordedEngine):
         study_url: str = IN_MEMORY,
         goal: Goal = "maximize",
         epochs: int | None = None,
+        read_only: bool = False,
     ) -> None:
         """`proposals`: parameters of each trial; `epochs`: of each, if not the recipe's; `space`: what they are of.
 
+        Unless `read_only`, this process is the study's only writer.
         Raises: SweepError if the study holds other trials.
         """
         self._proposals = [dict(parameters) for parameters in proposals]
         self._epochs = epochs
         self._space = space or {}
         create = study_url == IN_MEMORY or not study_exists(study_url, study_name)
-        self._record = Record(study_name, study_url, goals=[goal], create=create)
+        self._record = Record(study_name, study_url, goals=[goal], create=create, read_only=read_only)
         for trial, parameters in zip(self._record.trials(), self._proposals, strict=False):
             if dict(trial.parameters) != parameters:
+                self._record.close()
                 raise SweepError(
                     f"trial {trial.number} of study '{study_name}' was {dict(trial.parameters)}, "
                     f"and now the list says {parameters}."

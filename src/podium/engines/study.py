@@ -9,14 +9,15 @@ from typing import Any, cast
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage, get_storage
+from optuna.storages import BaseStorage, InMemoryStorage, get_storage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from podium.engines.base import Outcome, Proposal, Scalar, TrialRecord, TrialState
+from podium.engines.patient_storage import PatientStorage
 from podium.engines.storage import IN_MEMORY as IN_MEMORY
-from podium.engines.storage import connect, is_there, opened
+from podium.engines.storage import close, connect, is_there, lead, opened
 from podium.engines.storage import prepare_storage as prepare_storage
 from podium.errors import SweepError
 from podium.result import FailureCause, Goal
@@ -71,23 +72,28 @@ class Record:
         goals: Sequence[Goal],
         create: bool,
         given: Sequence[Mapping[str, Scalar]] = (),
+        read_only: bool = False,
     ) -> None:
         """Make the study (`create`) or open it. `given`: parameters of its first trials; kept with the study.
 
-        Raises: SweepError if it is there although it should be made, or is not although it should be.
+        Unless `read_only`, this process is the study's only writer until `close`.
+        Raises: SweepError if it is there although it should be made, or is not although it should be;
+        InvalidInput if another process writes it, as far as the store tells (a file does not).
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.name = name
         if study_url == IN_MEMORY:
             self.storage: BaseStorage = InMemoryStorage()
         else:
-            self.storage = get_storage(connect(study_url))
+            self.storage = get_storage(connect(study_url)) if read_only else lead(study_url, name)
         try:
             if create:
                 directions = [_direction(goal) for goal in goals]
                 self.study_id = self.storage.create_new_study(directions, name)
             else:
                 self.study_id = self.storage.get_study_id_from_name(name)
+            if isinstance(self.storage, PatientStorage):
+                self.storage.write_only(self.study_id)
             # Also for one whose maker was killed right here: without them it would have no baseline.
             if given and GIVEN not in self.storage.get_study_system_attrs(self.study_id):
                 self.storage.set_study_system_attr(self.study_id, GIVEN, [dict(first) for first in given])
@@ -108,10 +114,7 @@ class Record:
 
     def close(self) -> None:
         """Give the connections back."""
-        backend = getattr(self.storage, "_backend", None)
-        if isinstance(backend, RDBStorage):
-            backend.remove_session()
-            backend.engine.dispose()
+        close(self.storage)
 
     def study(
         self, sampler: optuna.samplers.BaseSampler, pruner: optuna.pruners.BasePruner | None = None

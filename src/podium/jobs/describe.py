@@ -14,7 +14,7 @@ from podium.answer import Answer
 from podium.datasets.prepare import prepare
 from podium.datasets.shapes import known_shape
 from podium.errors import PodiumError
-from podium.recipe import DataSettings
+from podium.recipe_sections import DataSettings
 from podium.session.corner_sizes import Built, Layer, NotBuilt, build_all
 from podium.stores import dataset_cache
 from podium.sweep_file import recipe_with_assignments

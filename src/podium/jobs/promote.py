@@ -13,7 +13,7 @@ from podium.answer import Answer
 from podium.datasets.prepare import Dataset, prepare
 from podium.errors import DatasetError, PodiumError, Refused
 from podium.packager.logged_model import log_model, sha256_of
-from podium.recipe import DataSettings
+from podium.recipe_sections import DataSettings
 from podium.selection import checks, gate
 from podium.selection.gate import Champion, Evidence, Refusal
 from podium.session.candidate import Candidate, find_candidate, sweep_name

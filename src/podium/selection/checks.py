@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from podium.recipe import AtLeast, CheckSettings
+from podium.recipe_sections import AtLeast, CheckSettings
 
 Bound = Literal["at_least", "at_most"]
 # Where a difference of two shares is a bound itself, the last digits are the machine's.

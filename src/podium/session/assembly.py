@@ -24,7 +24,8 @@ from podium.errors import Interrupted, InvalidInput, PodiumError
 from podium.executors.base import Executor
 from podium.executors.local import LocalExecutor
 from podium.packager.packager import Packager, PackageRequest
-from podium.recipe import DataSettings, Recipe
+from podium.recipe import Recipe
+from podium.recipe_sections import DataSettings
 from podium.reporting.diagnose import diagnose
 from podium.result import Goal, TrainingArrays, TrainingJob, TrainingResult
 from podium.session.agreement import make_agree

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from podium.errors import InvalidInput
 from podium.executors.base import Executor
-from podium.recipe import ResourceSettings
+from podium.recipe_sections import ResourceSettings
 from podium.stores import Stores
 from podium.sweep_file import Sweep
 

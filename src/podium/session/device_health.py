@@ -18,7 +18,8 @@ from podium.errors import PodiumError
 from podium.executors.base import Attempt, Ended, EpochDone
 from podium.executors.local import LocalExecutor
 from podium.executors.placement import visible_gpus
-from podium.recipe import DataSettings, Recipe
+from podium.recipe import Recipe
+from podium.recipe_sections import DataSettings
 from podium.result import EpochEvent, Failure, TrainingJob, TrainingResult, Verdict
 from podium.session.assembly import cores, gather
 from podium.session.health import Check, ok, problem, warning

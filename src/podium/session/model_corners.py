@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-from podium.recipe import Plain, Recipe
+from podium.recipe import Recipe
+from podium.recipe_sections import Plain
 from podium.search_space import (
     CategoricalParameter,
     FloatParameter,

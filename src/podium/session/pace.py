@@ -10,7 +10,8 @@ from typing import Any
 
 from podium.errors import InvalidInput
 from podium.executors.placement import usable_cores, visible_gpus
-from podium.recipe import Precision, Recipe
+from podium.recipe import Recipe
+from podium.recipe_sections import Precision
 from podium.result import Goal
 from podium.session.assembly import Material
 from podium.session.calibration import calibrate

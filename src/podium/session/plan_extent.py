@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from podium.engines.grid_points import combinations, grid_size
 from podium.engines.least_epochs import least_epochs, scheduled_epochs
-from podium.recipe import Plain
+from podium.recipe_sections import Plain
 from podium.search_space import bounds, fits, project
 from podium.sweep_checks import listed_parameters
 from podium.sweep_file import KerasTunerSettings, ListedSettings, OptunaSettings, Sweep

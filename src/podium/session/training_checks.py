@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from podium.recipe import CheckSettings
+from podium.recipe_sections import CheckSettings
 from podium.result import TrainingResult
 from podium.selection.checks import Check, failed, of_training
 

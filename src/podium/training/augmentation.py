@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from podium.recipe import AugmentationSettings
+from podium.recipe_sections import AugmentationSettings
 
 LARGEST_ROTATION = 0.5  # of a turn: half a turn either way is every angle
 LARGEST_ZOOM = 0.9  # of the size: at 1 nothing would be left of the image

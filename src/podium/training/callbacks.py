@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from podium.errors import TrialFailed
-from podium.recipe import CallbackSettings
+from podium.recipe_sections import CallbackSettings
 from podium.result import EpochEvent, Goal, Verdict
 from podium.training import checkpoint
 from podium.training.checkpoint import Arrays, BestWeights, EpochRecord, TrainingState

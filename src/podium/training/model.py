@@ -8,7 +8,8 @@ import keras
 import numpy as np
 
 from podium.errors import InvalidInput, TrialFailed
-from podium.recipe import ModelSettings, Recipe
+from podium.recipe import Recipe
+from podium.recipe_sections import ModelSettings
 from podium.training import augmentation
 from podium.training.builder import load_builder
 from podium.training.layers import STOCK, LayerKinds

@@ -10,7 +10,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from podium.errors import TrialFailed
-from podium.recipe import ModelSettings
+from podium.recipe_sections import ModelSettings
 from podium.training.layers import STOCK, LayerKinds
 
 WHITENING = "whitening"

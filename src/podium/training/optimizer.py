@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from podium.recipe import OptimizerSettings
+from podium.recipe_sections import OptimizerSettings
 from podium.training.optimizer_parts import KernelMuon, OneCycle, with_lookahead, with_normalization_rate
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from podium.recipe import LookaheadSettings
+from podium.recipe_sections import LookaheadSettings
 
 # Where a cycle begins, as a share of its highest rate.
 _CYCLE_START = 0.2
