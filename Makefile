@@ -23,7 +23,7 @@ endif
 
 ARGS = $(SET) $(if $(DATA),--data '$(DATA)')
 
-.PHONY: help setup setup-dev sweep baseline compare promote rollback confirm rerun ui status stop schema test test-jax faults fuzz clean
+.PHONY: help setup setup-dev sweep baseline compare promote rollback confirm rerun ui status stop doctor schema bench bench-quick test test-jax test-postgres test-cluster services services-stop faults faults-postgres fuzz clean
 
 help:  ## List the commands.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -80,19 +80,57 @@ rollback: setup  ## Swap champion and challenger of MODEL (default: the latest s
 ui: setup  ## Open the MLflow UI on this machine.
 	$(PODIUM) ui $(if $(PORT),--port $(PORT))
 
+doctor: setup  ## Look at this machine: versions, device, stores, space, speed; each fault with its remedy.
+	$(PODIUM) doctor
+
 schema: setup  ## Write the JSON schemas of sweep files and recipes to docs/.
 	$(PODIUM) schema --out docs
 
 test-jax: $(JAX_STAMP)  ## Run the training room's tests on JAX, in an environment without TensorFlow.
 	KERAS_BACKEND=jax .venv-jax/bin/python -m pytest tests/training
 
+SERVICES := $(BIN)/python tests/services/run_services.py
+STUDY_TESTS := tests/engines tests/conformance/test_engine_conformance.py tests/coordinator tests/faults
+
+test-postgres: setup-dev  ## Run the tests that keep a study with it in PostgreSQL, started and stopped here.
+	$(SERVICES) during $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(STUDY_TESTS)
+
+CLUSTER ?= --toys 30 --digits 3
+
+test-cluster: setup-dev  ## Kill and add nodes of a Ray cluster on this machine during sweeps (CLUSTER='--toys 1').
+	$(BIN)/python -m pytest -m cluster tests/cluster
+	$(BIN)/python tests/cluster/run_cluster_rounds.py $(CLUSTER)
+
+services: setup-dev  ## Start PostgreSQL and an MLflow server for tests, and print the two variables to export.
+	@$(SERVICES) start
+
+services-stop: setup-dev  ## Stop them, and remove what they kept.
+	@$(SERVICES) stop
+
 FAULTS ?= --points 20 --random 1000 --each 30 --promote 20 --keras 30 --long --jobs 3 --record build/faults.jsonl
 
 faults: setup-dev  ## Kill, fill and cut off everything, for hours; goes on where it was (FAULTS='--only NAME ...').
 	nice $(BIN)/python tests/faults/run_rounds.py $(FAULTS)
 
+FAULTS_POSTGRES ?= --each 30 --only PostgreSQL --record build/faults-postgres.jsonl
+
+faults-postgres: setup-dev  ## Stop PostgreSQL and the MLflow server without grace during sweeps, 30 rounds of each.
+	$(SERVICES) during $(BIN)/python tests/faults/run_rounds.py $(FAULTS_POSTGRES)
+
 fuzz: setup-dev  ## Read 2,000 damaged files of each kind (ROUNDS=): sweeps, recipes, zips, npz files, checkpoints.
 	PODIUM_FUZZ_ROUNDS=$(or $(ROUNDS),2000) $(BIN)/python -m pytest --timeout 3600 --durations 0 tests/fuzz
+
+BENCH := throughput time_to_accuracy
+BENCH_ALONE := warm_trial tracking_cost coordinator
+
+bench: setup  ## Measure speed, for hours: DATA= CIFAR-10's images, PEERS= the Python that has the other tools (SEEDS=).
+	$(if $(DATA),,$(error say where CIFAR-10's images are: make bench DATA=cifar10-images.zip))for name in $(BENCH_ALONE); do $(BIN)/python benchmarks/$$name.py --seeds $(or $(SEEDS),3) || exit 1; done
+	for name in $(BENCH); do $(BIN)/python benchmarks/$$name.py '$(DATA)' --seeds $(or $(SEEDS),3) || exit 1; done
+	$(if $(PEERS),$(BIN)/python benchmarks/time_to_quality.py '$(DATA)' --peers '$(PEERS)' --seeds $(or $(SEEDS),3))
+
+bench-quick: setup  ## The same in about ten minutes, one seed each, without the other tools: DATA= CIFAR-10's images.
+	$(if $(DATA),,$(error say where CIFAR-10's images are: make bench-quick DATA=cifar10-images.zip))for name in $(BENCH_ALONE); do $(BIN)/python benchmarks/$$name.py --quick --seeds 1 || exit 1; done
+	for name in $(BENCH); do $(BIN)/python benchmarks/$$name.py '$(DATA)' --quick --seeds 1 || exit 1; done
 
 test: setup-dev  ## Check types, style and behaviour.
 	$(BIN)/ruff check .

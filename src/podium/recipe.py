@@ -14,6 +14,7 @@ from podium.recipe_sections import (
     AugmentationSettings,
     CallbackSettings,
     CheckSettings,
+    ClassicalSettings,
     DataSettings,
     ModelSettings,
     OptimizerSettings,
@@ -35,6 +36,7 @@ class Recipe(Settings):
     augmentation: AugmentationSettings = AugmentationSettings()
     callbacks: CallbackSettings = CallbackSettings()
     training: TrainingSettings = TrainingSettings()
+    classical: ClassicalSettings | None = None
     precision: Precision = "float32"
     checks: CheckSettings | None = None
     resources: ResourceSettings | None = None

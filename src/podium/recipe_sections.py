@@ -46,6 +46,7 @@ class AttentionSettings(Settings):
     Source: Hu et al., 2018.
     """
 
+    enabled: bool = True
     ratio: Annotated[int, Field(ge=1, le=1024)] = 16
 
 
@@ -53,8 +54,10 @@ class ModelSettings(Settings):
     """`guide_cnn`: `depth` blocks of two 3x3 convolutions, `filters` doubling from block to block; the head has two
     dense layers, of `dense_units` and of half as many.
 
-    `fast_cnn`: blocks that pool between their convolutions, `filters` in the first and `late_filters` in the others; the
-    head is one dense layer on the largest value of each map. `whitening` puts a fixed 2x2 convolution first that
+    `mlp`: the head alone.
+
+    `fast_cnn`: blocks that pool between their convolutions, `filters` in the first and `late_filters` in the others;
+    the head is one dense layer on the largest value of each map. `whitening` puts a fixed 2x2 convolution first that
     decorrelates the training images' patches; `initialization: dirac` makes 3x3 convolutions begin as identities.
 
     `residual` adds what enters a block to what its convolutions make of it; `attention` weighs the maps of a block.
@@ -62,7 +65,7 @@ class ModelSettings(Settings):
     `builder` names a function `package.module:function` of one's own instead; it gets `parameters`.
     """
 
-    network: Literal["guide_cnn", "fast_cnn"] = "guide_cnn"
+    network: Literal["guide_cnn", "fast_cnn", "mlp"] = "guide_cnn"
     depth: Annotated[int, Field(ge=1, le=4)] = 3
     filters: Annotated[int, Field(ge=1, le=1024)] = 32
     dropout: Fraction = 0.25
@@ -129,18 +132,21 @@ class OptimizerSettings(Settings):
 class MixupSettings(Settings):
     """keras.layers.MixUp: two images and their labels, mixed by a share from Beta(alpha, alpha)."""
 
+    enabled: bool = True
     alpha: Annotated[float, Field(gt=0.0, le=100.0)] = 0.2
 
 
 class CutmixSettings(Settings):
     """keras.layers.CutMix: a patch of another image, and as much of its label; its size from Beta(factor, factor)."""
 
+    enabled: bool = True
     factor: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
 
 
 class RandAugmentSettings(Settings):
     """keras.layers.RandAugment: `num_ops` random changes of colour and shape, `factor` strong."""
 
+    enabled: bool = True
     num_ops: Annotated[int, Field(ge=1, le=11)] = 2
     factor: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
 
@@ -168,7 +174,7 @@ class AugmentationSettings(Settings):
     @property
     def mixes(self) -> bool:
         """Whether images are mixed with each other, and their labels with them."""
-        return self.mixup is not None or self.cutmix is not None
+        return any(each is not None and each.enabled for each in (self.mixup, self.cutmix))
 
 
 class PlateauSettings(Settings):
@@ -205,6 +211,18 @@ class TrainingSettings(Settings):
     seed: Seed = 0
     deterministic: bool = True
     label_smoothing: Fraction = 0.0
+
+
+class ClassicalSettings(Settings):
+    """A scikit-learn classifier on pixels in place of a network, for comparison; it is one epoch.
+
+    `c` is for logistic_regression and svm, `trees` for random_forest, `iterations` the most of logistic_regression.
+    """
+
+    name: Literal["logistic_regression", "random_forest", "svm"]
+    c: Annotated[float, Field(gt=0.0)] = 1.0
+    trees: Annotated[int, Field(ge=1, le=100_000)] = 200
+    iterations: Annotated[int, Field(ge=1, le=100_000)] = 200
 
 
 class AtLeast(Settings):

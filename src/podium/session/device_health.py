@@ -26,7 +26,7 @@ from podium.session.health import Check, ok, problem, warning
 
 PROBE_SECONDS = 20.0
 ENDING_SECONDS = 120.0
-PROGRAM_SECONDS = 120
+TENSORFLOW_SECONDS, RAY_SECONDS = 120, 30
 # The guide's CNN on images of its size, from data that every installation has.
 # Few enough of them for several epochs on a slow machine.
 PROBE = Recipe(data=DataSettings(reference="digits", image_size=32, train_limit=600))
@@ -47,7 +47,7 @@ _JOIN = (
 def device_check() -> Check:
     """What TensorFlow sees, asked in a process of its own."""
     name = "device"
-    answer = _program(_LOOK, [])
+    answer = _program(_LOOK, [], TENSORFLOW_SECONDS)
     if isinstance(answer, str):
         return problem(name, f"TensorFlow cannot be used: {answer}", "Install it: make setup")
     present = visible_gpus(os.environ)
@@ -72,7 +72,7 @@ def ray_check(environment: Mapping[str, str]) -> Check:
         return ok(name, "not installed; only sweeps on a cluster need it")
     if not address:
         return ok(name, "installed; RAY_ADDRESS names no cluster")
-    answer = _program(_JOIN, [address])
+    answer = _program(_JOIN, [address], RAY_SECONDS)
     if isinstance(answer, str):
         return problem(
             name,
@@ -130,7 +130,7 @@ def _trained(seconds: float) -> tuple[list[EpochEvent], TrainingResult | Failure
             executor.close()
 
 
-def _program(text: str, words: list[str]) -> Any:
+def _program(text: str, words: list[str], seconds: int) -> Any:
     """What a program printed last as JSON, or why there is nothing, as text."""
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     try:
@@ -138,12 +138,12 @@ def _program(text: str, words: list[str]) -> Any:
             [sys.executable, "-c", text, *words],
             capture_output=True,
             text=True,
-            timeout=PROGRAM_SECONDS,
+            timeout=seconds,
             check=False,
             env=environment,
         )
     except subprocess.TimeoutExpired:
-        return f"no answer within {PROGRAM_SECONDS} s"
+        return f"no answer within {seconds} s"
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines()
         return lines[-1] if lines else f"exit code {done.returncode}"

@@ -22,7 +22,7 @@ def layers(settings: AugmentationSettings, seed: int) -> list[Any]:
     """
     common: dict[str, Any] = {"value_range": (0, 255), "dtype": "float32"}
     chosen: list[Any] = []
-    if (changes := settings.randaugment) is not None:
+    if (changes := settings.randaugment) is not None and changes.enabled:
         chosen.append(
             keras.layers.RandAugment(num_ops=changes.num_ops, factor=changes.factor, seed=seed + 1, **common)
         )
@@ -42,9 +42,9 @@ def layers(settings: AugmentationSettings, seed: int) -> list[Any]:
 def mixing(settings: AugmentationSettings, seed: int) -> list[Any]:
     """Keras layers from {"images", "labels"} to the same, mixed across the batch; labels are shares of classes."""
     chosen: list[Any] = []
-    if settings.mixup is not None:
+    if settings.mixup is not None and settings.mixup.enabled:
         chosen.append(keras.layers.MixUp(settings.mixup.alpha, seed=seed + 4, dtype="float32"))
-    if settings.cutmix is not None:
+    if settings.cutmix is not None and settings.cutmix.enabled:
         chosen.append(keras.layers.CutMix(settings.cutmix.factor, seed=seed + 5, dtype="float32"))
     return chosen
 

@@ -32,7 +32,7 @@ def network_outputs(
     Raises: TrialFailed if the image is too small for `settings.depth`.
     """
     side = min(image_shape[:2])
-    if side >> settings.depth == 0:
+    if settings.network != "mlp" and side >> settings.depth == 0:
         raise TrialFailed(
             f"model.depth: got {settings.depth}, but each block halves the image and {image_shape[0]} x "
             f"{image_shape[1]} pixels bear {side.bit_length() - 1} at most.",
@@ -115,7 +115,7 @@ class _Parts:
     def attended(self, x: Any) -> Any:
         """Squeeze and excitation, where the settings ask for it."""
         settings = self._settings.attention
-        if settings is None:
+        if settings is None or not settings.enabled:
             return x
         maps = int(x.shape[-1])
         weights = keras.layers.GlobalAveragePooling2D(keepdims=True)(x)
@@ -133,7 +133,7 @@ class _Parts:
 
 
 def _guide_cnn(x: Any, settings: ModelSettings, classes: int, parts: _Parts) -> Any:
-    for block in range(settings.depth):
+    for block in range(settings.depth if settings.network == "guide_cnn" else 0):
         entered = x
         for _ in range(2):
             x = parts.convolution(settings.filters << block, activation=settings.activation)(x)

@@ -21,6 +21,7 @@ from podium.training import checkpoint, data, device, optimizer
 from podium.training.builder import import_root
 from podium.training.callbacks import EpochLoop, Progress, StandardCallbacks, restore, standard_callbacks
 from podium.training.checkpoint import Arrays, TrainingState
+from podium.training.classical import train_classical
 from podium.training.data import Batches, LoadedArrays
 from podium.training.export import Exported, NotPromotable, export
 from podium.training.layers import learned_weights
@@ -66,6 +67,8 @@ def train(
             raise
 
     try:
+        if job.recipe.classical is not None:
+            return train_classical(job, ask)
         return _train(job, ask, programs or Programs(kept=0))
     except TrialFailed as error:
         error.traceback = error.traceback or _trace(error)
