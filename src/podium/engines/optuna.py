@@ -97,6 +97,8 @@ class OptunaEngine(RecordedEngine):
         stopped: the baseline is what every other trial is held against.
         """
         self._record.report(number, epoch, value)
+        if isinstance(self._pruner, optuna.pruners.NopPruner):
+            return False
         trial = self._record.get(number)
         if VERDICT in trial.user_attrs:
             return True

@@ -82,6 +82,8 @@ class Record:
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.name = name
+        # Trials that have not ended and their epochs on record: this process alone writes them, so they are read once.
+        self._open: dict[int, set[int]] = {}
         if study_url == IN_MEMORY:
             self.storage: BaseStorage = InMemoryStorage()
         else:
@@ -166,10 +168,22 @@ class Record:
 
     def report(self, number: int, epoch: int, value: float) -> bool:
         """Keep the objective after an epoch; False if that epoch was known and nothing was changed."""
-        if epoch in self.get(number).intermediate_values:
+        known = self._epochs_if_open(number)
+        if known is not None and epoch in known:
             return False
         self.storage.set_trial_intermediate_value(self.trial_id(number), epoch, value)
+        if known is not None:
+            known.add(epoch)
         return True
+
+    def _epochs_if_open(self, number: int) -> set[int] | None:
+        """Epochs on record of a trial that has not ended, None for one that has."""
+        if number not in self._open:
+            trial = self.get(number)
+            if trial.state.is_finished():
+                return None
+            self._open[number] = set(trial.intermediate_values)
+        return self._open[number]
 
     def set_outcome(self, number: int, outcome: Outcome) -> None:
         """Keep what the coordinator told, before the state says that the trial has ended.
@@ -181,11 +195,14 @@ class Record:
             raise SweepError(f"trial {number} was told twice: it is {_STATES[trial.state]} already.")
         told = asdict(outcome)
         for key, value in told.pop("attributes").items():
-            self.note(number, key, value)
-        self.storage.set_trial_user_attr(self.trial_id(number), OUTCOME, told)
+            _refuse_own(key)
+            self.storage.set_trial_user_attr(trial._trial_id, key, value)
+        self.storage.set_trial_user_attr(trial._trial_id, OUTCOME, told)
+        self._open.pop(number, None)
 
     def finish(self, number: int, state: OptunaState, values: Sequence[float] | None = None) -> None:
         """End a trial without asking a sampler."""
+        self._open.pop(number, None)
         self.storage.set_trial_state_values(self.trial_id(number), state, values)
 
     def trials(self) -> list[TrialRecord]:
@@ -226,11 +243,10 @@ class Record:
     def note(self, number: int, key: str, value: Scalar) -> None:
         """Keep a fact about a trial, ended or not."""
         _refuse_own(key)
-        trial = self.get(number)
-        if trial.state.is_finished():  # Optuna changes nothing of a trial that has ended
+        if self._epochs_if_open(number) is None:  # Optuna changes nothing of a trial that has ended
             self.storage.set_study_user_attr(self.study_id, _late(number) + key, value)
         else:
-            self.storage.set_trial_user_attr(trial._trial_id, key, value)
+            self.storage.set_trial_user_attr(self.trial_id(number), key, value)
 
     def remember(self, key: str, value: Scalar) -> None:
         """Keep a fact about the study."""
