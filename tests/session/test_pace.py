@@ -11,7 +11,6 @@ from toy_sweeps import toy_sweep
 
 from podium.datasets.prepare import prepare
 from podium.datasets.splits import split
-from podium.errors import InvalidInput
 from podium.recipe import Recipe
 from podium.session.assembly import Material
 from podium.session.pace import Pace, fastest, measure, resolved, settled
@@ -59,9 +58,11 @@ def test_a_named_precision_is_left_alone(tmp_path: Path, material: Material) -> 
     assert settled(sweep, material, None, pytest.fail) == (sweep, None)
 
 
-def test_workers_elsewhere_cannot_be_measured_here(tmp_path: Path, material: Material) -> None:
-    with pytest.raises(InvalidInput, match="measured on this machine"):
-        settled(auto_sweep(tmp_path, executor="ray"), material, None, lambda _: None)
+def test_workers_elsewhere_are_not_measured_here(tmp_path: Path, material: Material) -> None:
+    said: list[str] = []
+    sweep, _ = settled(auto_sweep(tmp_path, executor="ray"), material, None, said.append)
+    assert (sweep.recipe.precision, sweep.file.workers) == ("float32", None)
+    assert "workers are on others" in said[0]
 
 
 def test_a_recorded_sweep_is_read_with_what_it_settled_on() -> None:

@@ -130,6 +130,9 @@ def _of_run(stores: Stores, run: Mapping[str, Any]) -> Candidate:
         confirmed = _latest_confirmation(stores, parent_id) is not None
         standing = Standing.TRIAL if confirmed else Standing.UNCONFIRMED
         return _candidate(stores, run, standing, metric, goal, [_value(run, metric)], None)
+    if kind == "ensemble":
+        metric, goal = _objective(stores, run)
+        return _candidate(stores, run, Standing.ENSEMBLE, metric, goal, [_value(run, metric)], None)
     return _candidate(stores, run, Standing.SINGLE, METRIC, "maximize", [_value(run, METRIC)], None)
 
 

@@ -77,7 +77,15 @@ def trained_on(stores: Stores, version: ModelVersion) -> TrainedOn:
     """
     if version.run_id is None:
         raise PodiumError(f"version {version.version} of '{version.model}' names no run that it comes from.")
-    record = read_run(stores, version.run_id)
+    return data_of_run(stores, version.run_id, f"version {version.version} of '{version.model}'")
+
+
+def data_of_run(stores: Stores, run_id: str, what: str) -> TrainedOn:
+    """The images and the split that a run was trained on; `what` names in errors what was trained.
+
+    Raises: PodiumError if they cannot be read, or are not what the run recorded.
+    """
+    record = read_run(stores, run_id)
     settings = read_recipe(stores, record).data
     dataset = prepare(settings, cache=dataset_cache())
     arrays = split(dataset, settings, cache=dataset_cache())
@@ -86,8 +94,8 @@ def trained_on(stores: Stores, version: ModelVersion) -> TrainedOn:
         recorded = record.tags.get(f"podium.{name}")
         if recorded != actual:
             raise PodiumError(
-                f"the data '{dataset.reference}' is not what version {version.version} of '{version.model}' was "
-                f"trained on: its {name.replace('_', ' ')} is {actual[:12]}, on record is {str(recorded)[:12]}.",
+                f"the data '{dataset.reference}' is not what {what} was trained on: its "
+                f"{name.replace('_', ' ')} is {actual[:12]}, on record is {str(recorded)[:12]}.",
                 remedy="Put the recorded data back in its place.",
             )
     return TrainedOn(dataset=dataset, arrays=arrays)

@@ -24,7 +24,10 @@ LEAST_GAIN = 1.1
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """How trials are trained. `measured`: images a second of all workers together, by precision and workers."""
+    """How trials are trained. `measured`: images a second of all workers together, by precision and workers.
+
+    `workers` 0: as many as the cluster has room for.
+    """
 
     precision: Precision
     workers: int
@@ -50,31 +53,33 @@ def settled(
 ) -> tuple[Sweep, str | None]:
     """The sweep with precision, and workers if none were asked for, settled; and what to remember of it (JSON).
 
-    `recorded` is what an earlier start remembered: then nothing is measured.
-    Raises: InvalidInput if the workers are not on this machine; SweepError if no worker starts.
+    `recorded` is what an earlier start remembered: then nothing is measured. For workers on other machines it is
+    float32. Raises: SweepError if no worker starts; InvalidInput if the recipe trains in no precision.
     """
     if not is_open(spec.recipe):
         return spec, None
     if isinstance(recorded, str):
         pace = Pace(**json.loads(recorded))
     else:
-        if spec.file.executor != "local":
-            raise InvalidInput(
-                "precision: auto is measured on this machine, and the workers are on others.",
-                remedy="Name one: precision=float32 or precision=bfloat16.",
-            )
-        objective = spec.file.epoch_objective
-        pace = measure(
-            spec.recipe,
-            material,
-            metric=objective.metric,
-            goal=objective.goal,
-            workers=spec.file.workers,
-            say=say,
-        )
-    file = spec.file.model_copy(update={"workers": spec.file.workers or pace.workers})
+        pace = _chosen(spec, material, say)
+    file = spec.file.model_copy(update={"workers": spec.file.workers or pace.workers or None})
     recipe = spec.recipe.with_values({"precision": pace.precision})
     return replace(spec, file=file, recipe=recipe), json.dumps(asdict(pace))
+
+
+def _chosen(spec: Sweep, material: Material, say: Callable[[str], None]) -> Pace:
+    if spec.file.executor != "local":
+        say("precision: auto is measured on this machine, and the workers are on others: float32 is taken")
+        return Pace(precision="float32", workers=spec.file.workers or 0, threads=0, measured={})
+    objective = spec.file.epoch_objective
+    return measure(
+        spec.recipe,
+        material,
+        metric=objective.metric,
+        goal=objective.goal,
+        workers=spec.file.workers,
+        say=say,
+    )
 
 
 def measure(
@@ -121,7 +126,7 @@ def resolved(
     pace = Pace(**json.loads(recorded))
     return {**recipe, "precision": pace.precision}, {
         **settings,
-        "workers": settings.get("workers") or pace.workers,
+        "workers": settings.get("workers") or pace.workers or None,
     }
 
 

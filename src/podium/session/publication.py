@@ -148,6 +148,8 @@ def _card(published: Publication) -> Card:
 
 def _confirmed(candidate: Candidate) -> str:
     value = candidate.metrics[f"best_{candidate.metric}"]
+    if candidate.standing is Standing.ENSEMBLE:
+        return f"{candidate.metric} {value:.4f}, of {candidate.standing.value}."
     if candidate.std is None or candidate.mean is None:
         return f"{candidate.metric} {value:.4f}, one training: the spread over seeds is not known."
     spread = (
@@ -196,8 +198,10 @@ def _share(candidate: Candidate) -> str:
 
 def _validation(candidate: Candidate) -> dict[str, str]:
     names = ("val_accuracy", "val_loss", "accuracy", "loss")
+    epoch = candidate.metrics.get("best_epoch")  # an ensemble has none
+    of_epoch = "" if epoch is None else f" (epoch {epoch:.0f})"
     facts = {
-        f"{name} (epoch {candidate.metrics['best_epoch']:.0f})": f"{candidate.metrics[f'best_{name}']:.4f}"
+        f"{name}{of_epoch}": f"{candidate.metrics[f'best_{name}']:.4f}"
         for name in names
         if f"best_{name}" in candidate.metrics
     }
@@ -251,7 +255,7 @@ def _limits(published: Publication) -> list[str]:
         f"It knows these {len(dataset.class_names)} classes and answers one of them for any image.",
         f"It was measured on images like those of {dataset.name} alone; other sources may be harder.",
     ]
-    if candidate.std is None:
+    if candidate.std is None and candidate.standing is not Standing.ENSEMBLE:
         limits.append("It was trained once: another seed may do better or worse.")
     if published.test is None:
         limits.append(
