@@ -16,7 +16,7 @@ from podium.training.layers import STOCK, LayerKinds
 WHITENING = "whitening"
 _PATCH = 2  # pixels a side
 # Keeps directions in which patches hardly differ from being blown up.
-_SMALLEST_VARIANCE = 5e-4
+_SMALLEST_VARIANCE = 3e-5
 _LOGIT_SCALE = 1 / 9
 
 
