@@ -43,7 +43,7 @@ LIBRARIES: dict[str, set[str]] = {
     "datasets": {"numpy", "PIL", "sklearn"},
     "engines": {"optuna", "keras_tuner", "sqlalchemy", "tensorflow", "numpy", "threadpoolctl"},
     "executors": {"ray", "psutil", "numpy"},
-    "training": {"keras", "numpy", "tensorflow", "jax", "yaml"},
+    "training": {"keras", "numpy", "sklearn", "tensorflow", "jax", "yaml"},
     "tracking": {"mlflow", "pandas", "sqlalchemy"},
     "selection": {"scipy", "pandas", "numpy"},
     "reporting": {"pandas", "matplotlib", "jinja2", "rich", "numpy"},

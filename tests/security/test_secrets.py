@@ -139,7 +139,7 @@ def test_a_sweep_on_a_server_leaves_no_trace_of_its_password(
 
 
 BAD_ADDRESSES = {
-    "no driver": {"MLFLOW_TRACKING_URI": f"postgresql://anna:{PASSWORD_IN_ADDRESS}@127.0.0.1:9/runs"},
+    "no driver": {"MLFLOW_TRACKING_URI": f"mysql://anna:{PASSWORD_IN_ADDRESS}@127.0.0.1:9/runs"},
     "nobody there": {"MLFLOW_TRACKING_URI": f"http://anna:{PASSWORD_IN_ADDRESS}@127.0.0.1:9"},
     "an unescaped password": {"MLFLOW_TRACKING_URI": f"http://anna:a/{PASSWORD}@127.0.0.1:9"},
     "no such kind": {"MLFLOW_TRACKING_URI": f"nonsense://anna:{PASSWORD}@127.0.0.1"},

@@ -1,0 +1,124 @@
+"""Transfer: a backbone of keras.applications that is kept, then trained, and saved as stock Keras."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import keras
+import numpy as np
+import pytest
+from training_jobs import SMALL, Reports, make_job
+
+from podium.errors import InvalidInput, TrialFailed
+from podium.recipe import Recipe
+from podium.recipe_sections import ModelSettings
+from podium.result import TrainingArrays
+from podium.training.backbone import preparation
+from podium.training.layers import TRAINED
+from podium.training.model import build_network
+from podium.training.train import train
+
+pytestmark = pytest.mark.skipif(
+    keras.config.backend() != "tensorflow", reason="a backbone is trained on TensorFlow alone"
+)
+TRANSFER: dict[str, Any] = {
+    **SMALL,
+    "model.network": "transfer",
+    "model.backbone": {"name": "MobileNet", "weights": None, "upscale": 4},
+    "augmentation.strength": 0.0,
+    "callbacks.early_stopping": None,
+}
+
+
+def backbone(file: Path) -> dict[str, np.ndarray]:
+    model = keras.saving.load_model(file, compile=False, safe_mode=True)
+    return {each.path: each.numpy() for each in model.get_layer("backbone").weights}
+
+
+@pytest.mark.slow
+def test_a_backbone_is_kept_to_the_bit_then_trained_and_saved_for_plain_keras(
+    arrays: TrainingArrays, tmp_path: Path
+) -> None:
+    original = keras.applications.MobileNet(include_top=False, weights=None, input_shape=(32, 32, 3))
+    # Statistics as after a training: without them nothing of an image would come through.
+    for layer in original.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    original(np.random.default_rng(0).uniform(-1, 1, (32, 32, 32, 3)).astype(np.float32), training=True)
+    file = tmp_path / "mobilenet.weights.h5"
+    original.save_weights(file)
+    values = {
+        **TRANSFER,
+        "model.backbone": {
+            **TRANSFER["model.backbone"],
+            "weights": str(file),
+            "unfreeze_epoch": 2,
+            "unfreeze_rate": 1.0,
+        },
+        "optimizer.learning_rate": 1e-3,
+        "training.epochs": 2,
+    }
+    # A few steps upset a network of random weights, so the epoch after them is the one that is kept.
+    chosen: dict[str, Any] = {"metric": "loss", "goal": "maximize"}
+    expected = {each.path: each.numpy() for each in original.weights}
+
+    first = make_job(arrays, tmp_path / "first", values, epochs=1, **chosen)
+    kept = train(first, Reports())
+    assert kept.model_file is not None, kept.not_promotable
+    found = backbone(kept.model_file)
+    assert found.keys() == expected.keys()
+    for path, weight in found.items():
+        np.testing.assert_array_equal(weight, expected[path], err_msg=path)
+
+    whole = train(make_job(arrays, tmp_path / "whole", values, **chosen), Reports())
+    job = make_job(arrays, tmp_path / "resumed", values, resume_from=first.folder, **chosen)
+    assert train(job, Reports()).final_weights_sha256 == whole.final_weights_sha256
+    assert whole.best_epoch == 2
+    assert whole.model_file is not None
+    changed = backbone(whole.model_file)
+    moved = [path for path, weight in changed.items() if not np.array_equal(weight, expected[path])]
+    assert {path.rpartition("/")[2] for path in moved} >= {"kernel", "gamma", "beta"}
+    assert not [path for path in moved if "moving" in path], "its statistics stay"
+
+
+@pytest.mark.parametrize("name", ["ResNet50", "MobileNet", "DenseNet121", "EfficientNetB0"])
+def test_pixels_are_prepared_as_the_backbone_had_them(name: str) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3)).astype(np.float32)
+    modules = {
+        "ResNet50": keras.applications.resnet,
+        "MobileNet": keras.applications.mobilenet,
+        "DenseNet121": keras.applications.densenet,
+        "EfficientNetB0": keras.applications.efficientnet,
+    }
+    matrix, offset = preparation(getattr(keras.applications, name))
+    expected = modules[name].preprocess_input(images.copy())
+    np.testing.assert_allclose(images / 255 @ matrix + offset, expected, atol=1e-3)
+
+
+def test_what_a_backbone_cannot_be_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(**changes: Any) -> None:
+        settings = {"name": "MobileNet", "weights": None, "upscale": 4, **changes}
+        model = ModelSettings.model_validate({"network": "transfer", "backbone": settings})
+        build_network(model, (8, 8, 1), 10, TRAINED)
+
+    with pytest.raises(TrialFailed, match=r"got 'MobilNet'\. Choose one of keras\.applications: .*ResNet50"):
+        build(name="MobilNet")
+    with pytest.raises(TrialFailed, match=r"no file /.*gone\.h5"):
+        build(weights="gone.h5")
+    with pytest.raises(TrialFailed, match=r"takes no images of 8 x 8 \(see upscale"):
+        build(upscale=1)
+    (tmp_path / "other.h5").write_bytes(b"no weights")
+    with pytest.raises(TrialFailed, match=r"other\.h5' does not hold the weights of keras"):
+        build(weights=str(tmp_path / "other.h5"))
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setattr("keras.src.utils.file_utils.urlretrieve", _no_network)
+    with pytest.raises(TrialFailed, match="cannot be downloaded; name a local file"):
+        build(weights="imagenet")
+    with pytest.raises(InvalidInput, match="needs a backbone"):
+        Recipe().with_values({"model.network": "transfer"})
+
+
+def _no_network(*arguments: Any, **settings: Any) -> None:
+    raise URLError("no network")
