@@ -303,6 +303,44 @@ def _export(model: str | None, formats: tuple[Any, ...], out: Path | None) -> An
     return export(model, formats=formats, out=out)
 
 
+@_command("ensemble", epilog="Example: podium ensemble cifar10 --top 5")
+@click.argument("sweep", required=False)
+@click.option(
+    "--top", type=click.IntRange(2, 100), default=3, show_default=True, help="Best trials to average."
+)
+def _ensemble(sweep: str | None, top: int) -> Answer:
+    """Average a sweep's best models into one, measure it, and register it as a version."""
+    from podium.jobs.ensemble import ensemble
+
+    return ensemble(sweep, top=top)
+
+
+@_command("compress", epilog="Example: podium compress RUN_ID --sparsity 0.5 0.8 0.9 --epochs 20")
+@click.argument("what", metavar="RUN_ID | SWEEP")
+@click.argument("more", nargs=-1, type=float, metavar="")
+@click.option(
+    "--sparsity",
+    "sparsities",
+    type=float,
+    multiple=True,
+    required=True,
+    metavar="S ...",
+    help="Shares of the weights to set to zero, between 0 and 1.",
+)
+@click.option(
+    "--epochs",
+    type=click.IntRange(1),
+    default=10,
+    show_default=True,
+    help="Epochs to train on at each share.",
+)
+def _compress(what: str, more: tuple[float, ...], sparsities: tuple[float, ...], epochs: int) -> Answer:
+    """Remove a model's small weights, train the others on, and show what each share costs and saves."""
+    from podium.jobs.compress import compress
+
+    return compress(what, sparsities=[*sparsities, *more], epochs=epochs)
+
+
 @_command("doctor", epilog="Example: podium doctor --json (exit code 1 if there is a problem)")
 def _doctor() -> Answer:
     """Look at this machine: versions, device, stores, space, cluster, speed; each fault with its remedy."""

@@ -50,11 +50,27 @@ class AttentionSettings(Settings):
     ratio: Annotated[int, Field(ge=1, le=1024)] = 16
 
 
+class BackboneSettings(Settings):
+    """A network of keras.applications without its head, and its weights: `imagenet` (Keras's download), a file, or null.
+
+    `upscale`: times as large as the images it sees them, bilinearly. It stays as it came up to epoch `unfreeze_epoch`
+    (counted from 1), which trains it first, at `unfreeze_rate` times the learning rate; null: it is never trained.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Z]\w*$")] = "ResNet50"
+    weights: Annotated[str, Field(min_length=1)] | None = "imagenet"
+    upscale: Annotated[int, Field(ge=1, le=16)] = 1
+    unfreeze_epoch: Annotated[int, Field(ge=1)] | None = None
+    unfreeze_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
+
+
 class ModelSettings(Settings):
     """`guide_cnn`: `depth` blocks of two 3x3 convolutions, `filters` doubling from block to block; the head has two
     dense layers, of `dense_units` and of half as many.
 
     `mlp`: the head alone.
+
+    `transfer`: `backbone`, the mean of each of its maps, `dense_dropout`, and one dense layer.
 
     `fast_cnn`: blocks that pool between their convolutions, `filters` in the first and `late_filters` in the others;
     the head is one dense layer on the largest value of each map. `whitening` puts a fixed 2x2 convolution first that
@@ -65,7 +81,8 @@ class ModelSettings(Settings):
     `builder` names a function `package.module:function` of one's own instead; it gets `parameters`.
     """
 
-    network: Literal["guide_cnn", "fast_cnn", "mlp"] = "guide_cnn"
+    network: Literal["guide_cnn", "fast_cnn", "mlp", "transfer"] = "guide_cnn"
+    backbone: BackboneSettings | None = None
     depth: Annotated[int, Field(ge=1, le=4)] = 3
     filters: Annotated[int, Field(ge=1, le=1024)] = 32
     dropout: Fraction = 0.25
@@ -80,6 +97,12 @@ class ModelSettings(Settings):
     normalization_momentum: Fraction = 0.99
     builder: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")] | None = None
     parameters: dict[str, Plain] = {}
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> ModelSettings:
+        if self.network == "transfer" and (self.backbone is None or self.whitening):
+            raise ValueError("network: transfer needs a backbone, which takes images without whitening")
+        return self
 
 
 class ScheduleSettings(Settings):

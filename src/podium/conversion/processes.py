@@ -77,7 +77,7 @@ def convert(model: Path, files: Mapping[Format, Path], *, calibration: Path) -> 
         "files": {format_: str(path) for format_, path in files.items()},
         "calibration": str(calibration),
     }
-    answers, death = _ask(CONVERT_PROGRAM, request, CONVERT_SECONDS)
+    answers, death = ask(CONVERT_PROGRAM, request, CONVERT_SECONDS)
     done = {answer["format"]: answer.get("problem") for answer in answers}
     problems = {format_: done.get(format_, death) for format_ in files}
     return {format_: redacted(problem) for format_, problem in problems.items() if problem is not None}
@@ -88,7 +88,7 @@ def measure(path: Path, format_: Format, images: Path) -> Measured:
     with tempfile.TemporaryDirectory(prefix="podium-measure-") as folder:
         out = Path(folder) / "probabilities.npy"
         request = {"path": str(path), "format": format_, "images": str(images), "out": str(out)}
-        answers, death = _ask(RUNTIME_PROGRAM, request, MEASURE_SECONDS)
+        answers, death = ask(RUNTIME_PROGRAM, request, MEASURE_SECONDS)
         facts: dict[str, Any] = answers[0] if answers else {"problem": death}
         if "problem" in facts:
             raise PodiumError(f"{path.name} cannot be run by its own runtime: {redacted(facts['problem'])}")
@@ -99,8 +99,8 @@ def measure(path: Path, format_: Format, images: Path) -> Measured:
         )
 
 
-def _ask(program: Path, request: Mapping[str, Any], seconds: int) -> tuple[list[dict[str, Any]], str]:
-    """The answers that came, and what the process died of."""
+def ask(program: Path, request: Mapping[str, Any], seconds: int | None) -> tuple[list[dict[str, Any]], str]:
+    """Run a program on one JSON request; the answers that came, and what its process died of."""
     with subprocess.Popen(
         [sys.executable, "-I", str(program)],
         stdin=subprocess.PIPE,

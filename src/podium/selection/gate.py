@@ -23,6 +23,9 @@ class Standing(StrEnum):
     TRIAL = "a trial of a confirmed sweep, but not a seed run of its winner"
     UNCONFIRMED = "of a sweep that was not confirmed"
     SINGLE = "a single training, not confirmed over fresh seeds"
+    ENSEMBLE = (
+        "an average of trials that were chosen by their validation score, not confirmed over fresh seeds"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ CHAMPION = "champion"
 CHALLENGER = "challenger"
 MODEL_ID_TAG = "podium.model_id"
 SHA256_TAG = "podium.model_sha256"
+PROMOTED_TAG = "podium.promoted_at"
 # MLflow's own limit on a description is 5,000 characters.
 LONGEST_DESCRIPTION = 4_500
 
@@ -86,14 +87,17 @@ def create_version(
 
 
 def find_version(stores: Stores, *, model: str, run_id: str, model_sha256: str) -> int | None:
-    """The latest version of `model` that is this run's model file, None if there is none.
+    """The latest promoted version of `model` that is this run's model file, None if there is none.
 
-    A version is created whole, with its evidence; so one that is there has passed every step before.
+    A promoted version is created whole, with its evidence; so one that is there has passed every step before. An
+    ensemble's first version has passed none, and has no `podium.promoted_at`.
     """
     found = [
         int(version.version)
         for version in open_client(stores).search_model_versions(f'name = "{model}"')
-        if version.run_id == run_id and version.tags.get(SHA256_TAG) == model_sha256
+        if version.run_id == run_id
+        and version.tags.get(SHA256_TAG) == model_sha256
+        and PROMOTED_TAG in version.tags
     ]
     return max(found, default=None)
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from podium.errors import TrialFailed
 from podium.recipe_sections import ModelSettings
+from podium.training.backbone import backbone_outputs
 from podium.training.layers import STOCK, LayerKinds
 
 WHITENING = "whitening"
@@ -31,6 +32,8 @@ def network_outputs(
 
     Raises: TrialFailed if the image is too small for `settings.depth`.
     """
+    if settings.network == "transfer":
+        return backbone_outputs(images, settings, image_shape, classes, kinds)
     side = min(image_shape[:2])
     if settings.network != "mlp" and side >> settings.depth == 0:
         raise TrialFailed(

@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
 from podium.recipe_sections import OptimizerSettings
-from podium.training.optimizer_parts import KernelMuon, OneCycle, with_lookahead, with_normalization_rate
+from podium.training.optimizer_parts import (
+    KernelMuon,
+    OneCycle,
+    with_lookahead,
+    with_normalization_rate,
+    with_slow_weights,
+)
 
 
-def build(settings: OptimizerSettings, *, steps_per_epoch: int, epochs: int) -> Any:
-    """The Keras optimizer. A schedule runs over `steps_per_epoch * epochs` steps.
+def build(
+    settings: OptimizerSettings,
+    *,
+    steps_per_epoch: int,
+    epochs: int,
+    slow: Sequence[Any] = (),
+    slow_rate: float = 1.0,
+) -> Any:
+    """The Keras optimizer. A schedule runs over `steps_per_epoch * epochs` steps; `slow` weights are trained at
+    `slow_rate` times the rate.
 
     Its learning rate (a schedule's too) and a weight decay that is on are among its variables, so that what is compiled
     with it serves other values.
     """
     rate = _rate(settings, steps_per_epoch, epochs)
-    built = _chosen(settings, rate, steps_per_epoch * epochs)
+    built = _chosen(settings, rate, steps_per_epoch * epochs, slow, slow_rate)
     if settings.weight_decay:
         built.weight_decay = _variable(built, "weight_decay", settings.weight_decay)
         if settings.name == "muon":  # which has one for each of its two ways
@@ -29,7 +44,9 @@ def build(settings: OptimizerSettings, *, steps_per_epoch: int, epochs: int) -> 
     return built
 
 
-def _chosen(settings: OptimizerSettings, rate: Any, total_steps: int) -> Any:
+def _chosen(
+    settings: OptimizerSettings, rate: Any, total_steps: int, slow: Sequence[Any], slow_rate: float
+) -> Any:
     common: dict[str, Any] = {
         "learning_rate": rate,
         "clipnorm": settings.clipnorm,
@@ -61,6 +78,8 @@ def _chosen(settings: OptimizerSettings, rate: Any, total_steps: int) -> Any:
             }
     if settings.normalization_rate != 1.0:
         kind = with_normalization_rate(kind, settings.normalization_rate)
+    if slow:
+        kind = with_slow_weights(kind, slow, slow_rate)
     if settings.lookahead is not None:
         kind = with_lookahead(kind, settings.lookahead, total_steps)
     return kind(**common, **own)

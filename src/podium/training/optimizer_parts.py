@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -69,6 +70,23 @@ def with_normalization_rate(kind: type, factor: float) -> type:
             super().update_step(gradient, variable, learning_rate * scale)
 
     return Rated
+
+
+def with_slow_weights(kind: type, slow: Sequence[Any], factor: float) -> type:
+    """An optimizer like `kind` that trains some weights at `factor` times the rate."""
+
+    class Slower(kind):  # type: ignore[misc]
+        def build(self, variables: Any) -> None:
+            if self.built:
+                return
+            super().build(variables)
+            self._slowly = {self._get_variable_index(weight) for weight in slow}
+
+        def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+            scale = factor if self._get_variable_index(variable) in self._slowly else 1.0
+            super().update_step(gradient, variable, learning_rate * scale)
+
+    return Slower
 
 
 def with_lookahead(kind: type, settings: LookaheadSettings, total_steps: int) -> type:

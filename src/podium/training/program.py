@@ -10,6 +10,7 @@ import keras
 
 from podium.recipe import Recipe
 from podium.training import augmentation, model, optimizer
+from podium.training.backbone import backbone_weights
 from podium.training.layers import TRAINED
 
 # A program of the guide's CNN takes some 60 MB; a sweep over depth, width and batch size has a dozen or two.
@@ -34,9 +35,9 @@ class Setting:
         """Equal for settings that one compiled program serves; None where it serves its own alone.
 
         Rates of learning, decay and dropout and the strength of the augmentation are variables of a program:
-        they count as on or off. A user's network may depend on anything.
+        they count as on or off. A user's network may depend on anything, and a backbone comes with weights of its own.
         """
-        if self.recipe.model.builder is not None:
+        if self.recipe.model.builder is not None or self.recipe.model.network == "transfer":
             return None
         recipe = self.recipe
         settings = recipe.model_dump(include={"model", "optimizer", "precision"})
@@ -110,9 +111,14 @@ def _assemble(setting: Setting, summary: str) -> Program:
     recipe = setting.recipe
     network = model.build_network(recipe.model, setting.image_shape, setting.classes, TRAINED)
     trained = model.build_training_model(network, recipe, setting.image_shape, setting.classes)
+    backbone = recipe.model.backbone
     trained.compile(
         optimizer=optimizer.build(
-            recipe.optimizer, steps_per_epoch=setting.steps_per_epoch, epochs=recipe.training.epochs
+            recipe.optimizer,
+            steps_per_epoch=setting.steps_per_epoch,
+            epochs=recipe.training.epochs,
+            slow=backbone_weights(network),
+            slow_rate=backbone.unfreeze_rate if backbone is not None else 1.0,
         ),
         loss=keras.losses.SparseCategoricalCrossentropy(),
         metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],

@@ -18,6 +18,7 @@ from podium.digests import weights_digest
 from podium.errors import PodiumError, SweepError, TrialFailed
 from podium.result import EpochEvent, TrainingJob, TrainingResult, Verdict
 from podium.training import checkpoint, data, device, optimizer
+from podium.training.backbone import Unfreezing
 from podium.training.builder import import_root
 from podium.training.callbacks import EpochLoop, Progress, StandardCallbacks, restore, standard_callbacks
 from podium.training.checkpoint import Arrays, TrainingState
@@ -180,10 +181,17 @@ def _fit(training: _Training, resumed: TrainingState | None) -> Progress:
         initial_epoch=resumed.epoch if resumed else 0,
         epochs=job.epochs,
         shuffle=False,  # Batches shuffles by seed and epoch.
-        callbacks=[*training.standard.as_list(), training.loop],
+        callbacks=[*_unfreezing(training), *training.standard.as_list(), training.loop],
         verbose=0,
     )
     return training.loop.progress
+
+
+def _unfreezing(training: _Training) -> list[Unfreezing]:
+    settings = training.job.recipe.model
+    if settings.network != "transfer" or settings.builder is not None or settings.backbone is None:
+        return []
+    return [Unfreezing(training.program.network, settings.backbone.unfreeze_epoch)]
 
 
 def _conclude(training: _Training, progress: Progress) -> TrainingResult:
