@@ -36,6 +36,19 @@ def test_looking_for_a_study_makes_no_store(new_url: str, tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_that_only_the_ledger_was_written_to_is_no_store_yet(tmp_path: Path) -> None:
+    path = tmp_path / "studies.db"
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE podium_looks (id INTEGER)")
+    connection.commit()
+    connection.close()
+    url = f"sqlite:///{path}"
+    assert list_studies(url) == []
+    prepare_storage(url)
+    assert list_studies(url) == []
+    assert ListedEngine([{}], study_name="first", study_url=url).ask() is not None
+
+
 @pytest.mark.parametrize(
     "url", ["no url", "postgresql://user:secret@127.0.0.1:1/none", "sqlite:////no/such/folder/studies.db"]
 )

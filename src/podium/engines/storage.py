@@ -53,15 +53,16 @@ def _alone(study_url: str) -> Iterator[None]:
 
 
 def is_there(study_url: str) -> bool:
-    """Whether there is a store: opening an SQLite file that is missing would make it, a new database has no tables.
+    """Whether there is a store: opening an SQLite file that is missing would make it, and a new database, or a file that
+    only the test ledger was written to, has no tables of it.
 
-    Raises: InvalidInput if a server cannot be asked.
+    Raises: InvalidInput if a server cannot be asked, or a file is no database.
     """
     url = None if study_url == IN_MEMORY else _parsed(study_url)
     if url is None:
         return study_url != IN_MEMORY  # connecting says what is wrong with it
-    if url.get_backend_name() == SQLITE:
-        return Path(url.database or "").is_file()
+    if url.get_backend_name() == SQLITE and not Path(url.database or "").is_file():
+        return False
     with _explained(study_url):
         engine = sqlalchemy.create_engine(url, connect_args=_arguments(url), poolclass=sqlalchemy.NullPool)
         with engine.connect() as connection:
