@@ -68,7 +68,10 @@ def how_made(sweep: Sweep, arrays: TrainingArrays) -> dict[str, Any]:
         "by": "benchmarks/record_points.py",
         "sweep": sweep.file.name,
         "space": sweep.file.model_dump(mode="json")["space"],
-        "recipe": sweep.recipe.model_dump(mode="json", exclude={"data": {"reference"}, "code": True}),
+        # Without defaults: a table can be gone on with after recipes got further keys.
+        "recipe": sweep.recipe.model_dump(
+            mode="json", exclude_defaults=True, exclude={"data": {"reference"}, "code": True}
+        ),
         "points": f"0: the recipe; from 1: scrambled Sobol, seed {SOBOL_SEED}",
         "train_digest": arrays.train_digest,
         "split_digest": arrays.split_digest,
