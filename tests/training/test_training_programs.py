@@ -152,9 +152,9 @@ def test_only_the_programs_used_last_are_kept() -> None:
 @pytest.mark.slow
 def test_memory_stays_flat_over_many_trials(arrays: TrainingArrays, tmp_path: Path) -> None:
     trainer, process, sizes = Trainer(), psutil.Process(), []
-    for number in range(10):
+    for number in range(14):
         values = {**BASE, "training.epochs": 1, "training.seed": number, "model.filters": 4 + number % 2}
         trainer(make_job(arrays, tmp_path / "job", values), Reports())
         sizes.append(process.memory_info().rss / 2**20)
-    grown = sizes[-1] - sizes[4]
-    assert grown < 8, f"5 trials took {grown:.0f} MiB more: {[round(size) for size in sizes]}"
+    grown = sizes[-1] - sizes[5]
+    assert grown < 20, f"8 trials took {grown:.0f} MiB more: {[round(size) for size in sizes]}"
