@@ -16,12 +16,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from arms import Benchmark, Silent, arguments, bars, machine, new_stores, ratio, summary, write_summary
+from made_up_images import noise
 
 from podium.coordinator.loop import Coordinator
 from podium.coordinator.trial import Budget, Plan
-from podium.digests import arrays_digest, split_digest
 from podium.engines.listed import ListedEngine
 from podium.executors.base import Attempt, Ended, EpochDone
 from podium.executors.local import LocalExecutor
@@ -32,26 +31,6 @@ from podium.tracking.runs import Recorder
 
 VALIDATION = 512
 TARGET = 1.01
-
-
-def noise(folder: Path, count: int) -> TrainingArrays:
-    """So many training images of 32 x 32, without a download."""
-    generator = np.random.default_rng(0)
-    images = generator.integers(0, 256, (count + VALIDATION, 32, 32, 3), dtype=np.uint8)
-    labels = np.arange(len(images)) % 10
-    train, validation = np.arange(count), np.arange(count, len(images))
-    folder.mkdir(parents=True, exist_ok=True)
-    np.save(folder / "images.npy", images)
-    np.save(folder / "labels.npy", labels)
-    np.savez(folder / "split.npz", train=train, validation=validation)
-    return TrainingArrays(
-        images=folder / "images.npy",
-        labels=folder / "labels.npy",
-        split=folder / "split.npz",
-        train_digest=arrays_digest(images, labels),
-        split_digest=split_digest(train, validation),
-        class_names=tuple("0123456789"),
-    )
 
 
 def ready(folder: Path) -> LocalExecutor:
@@ -117,7 +96,7 @@ def main() -> None:
     epochs, count = (3, 600) if chosen.quick else (12, chosen.train_images)
     recipe = Recipe().with_values({"training.epochs": epochs, "callbacks.early_stopping": None})
     with tempfile.TemporaryDirectory() as place:
-        arrays = noise(Path(place) / "arrays", count)
+        arrays = noise(Path(place) / "arrays", train=count, validation=VALIDATION)
 
         def plain(seed: int) -> Mapping[str, Any]:
             return without_records(recipe, arrays, Path(place) / f"plain-{seed}")

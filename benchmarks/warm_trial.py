@@ -14,83 +14,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from arms import Benchmark, arguments, bars, machine, ratio, summary, write_summary
 
-from podium.digests import arrays_digest, split_digest
-from podium.recipe import Recipe
-from podium.result import EpochEvent, TrainingArrays, TrainingJob, Verdict
-
-IMAGES = 96  # one batch and a half: the smaller last batch is traced as well
 TARGET = 20.0
-WORKER = "import sys; sys.path.insert(0, sys.argv[1]); from warm_trial import worker; worker(sys.argv[2:])"
-
-
-def noise(folder: Path) -> TrainingArrays:
-    """Images of 32 x 32 that need no download."""
-    generator = np.random.default_rng(0)
-    images = generator.integers(0, 256, (IMAGES + 32, 32, 32, 3), dtype=np.uint8)
-    labels = np.arange(len(images)) % 10
-    train, validation = np.arange(IMAGES), np.arange(IMAGES, len(images))
-    np.save(folder / "images.npy", images)
-    np.save(folder / "labels.npy", labels)
-    np.savez(folder / "split.npz", train=train, validation=validation)
-    return TrainingArrays(
-        images=folder / "images.npy",
-        labels=folder / "labels.npy",
-        split=folder / "split.npz",
-        train_digest=arrays_digest(images, labels),
-        split_digest=split_digest(train, validation),
-        class_names=tuple("0123456789"),
-    )
-
-
-def worker(words: list[str]) -> None:
-    """What the benchmark's process does: one trial after another, each told by its first step's time."""
-    from podium.training import device
-
-    device.configure(1)
-    import keras
-    import psutil
-
-    from podium.training.train import Trainer
-
-    folder, trials = Path(words[0]), int(words[1])
-    arrays = noise(folder)
-    trainer = Trainer()
-    stepped: list[float] = []
-    watch = keras.callbacks.CallbackList.on_train_batch_end
-
-    def timed(callbacks: Any, batch: int, logs: Any = None) -> Any:
-        stepped.append(time.time())
-        return watch(callbacks, batch, logs)
-
-    keras.callbacks.CallbackList.on_train_batch_end = timed
-    generator = np.random.default_rng(0)
-    proceed: Callable[[EpochEvent], Verdict] = lambda event: Verdict.PRUNE  # noqa: E731
-    for number in range(trials):
-        recipe = Recipe().with_values(
-            {
-                "training.epochs": 1,
-                "training.seed": number,
-                "optimizer.learning_rate": float(10 ** generator.uniform(-4, -2)),
-                "model.dropout": float(generator.uniform(0.1, 0.5)),
-                "augmentation.strength": float(generator.uniform(0.5, 2)),
-            }
-        )
-        stepped.clear()
-        began = time.time()
-        trainer(TrainingJob(recipe=recipe, arrays=arrays, folder=folder / "job", epochs=1), proceed)
-        line = {
-            "first_step": stepped[0],
-            "seconds": stepped[0] - began,
-            "mebibytes": psutil.Process().memory_info().rss / 2**20,
-        }
-        print(json.dumps(line), flush=True)
+WORKER = "import sys; sys.path.insert(0, sys.argv[1]); from warm_worker import worker; worker(sys.argv[2:])"
 
 
 def trials(count: int) -> tuple[float, list[dict[str, float]]]:

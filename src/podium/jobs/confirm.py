@@ -22,7 +22,7 @@ from podium.errors import PodiumError, Refused
 from podium.selection.confirm import Confirmation, SeedRuns
 from podium.selection.confirm import confirm as compare
 from podium.selection.verdict import verdict_text
-from podium.session.assembly import Crew, Material, cores, crew, gather, make_plan, run_loop
+from podium.session.assembly import Crew, Material, crew, gather, make_plan, run_loop, threads_each
 from podium.session.confirm_plan import Candidate, candidates_of, fingerprint, fresh_seeds, proposals
 from podium.session.confirmation_table import confirmation_table
 from podium.session.progress import Progress
@@ -92,7 +92,7 @@ def _train(
         stores,
         experiment=recorded.parent.experiment,
         workers=workers,
-        threads=max(1, cores() // workers),
+        threads=threads_each(workers),
         log_folder=folder / "logs",
         spool_folder=folder / "spool",
     ) as hands:

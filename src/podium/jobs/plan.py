@@ -13,7 +13,7 @@ from rich.console import Console
 
 from podium.answer import Answer
 from podium.engines.make import check_options
-from podium.session.assembly import cores, gather
+from podium.session.assembly import gather, threads_each
 from podium.session.model_corners import largest_batch
 from podium.session.pace import settled
 from podium.session.plan_document import SweepPlan, document, doubts, shown
@@ -47,7 +47,7 @@ def plan(
             spec, material, None, lambda text: console.print(text, highlight=False, markup=False)
         )
         asked = spec.file.workers or 1
-        threads = max(1, cores() // asked)
+        threads = threads_each(asked)
         found = survey(
             spec,
             material,

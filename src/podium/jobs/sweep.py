@@ -23,7 +23,16 @@ from podium.engines.study import prepare_storage
 from podium.errors import Interrupted, SweepError
 from podium.packager.packager import PackageRequest
 from podium.search_space import bounds
-from podium.session.assembly import Crew, Material, cores, crew, gather, make_plan, run_loop, undisturbed
+from podium.session.assembly import (
+    Crew,
+    Material,
+    crew,
+    gather,
+    make_plan,
+    run_loop,
+    threads_each,
+    undisturbed,
+)
 from podium.session.cluster import Cluster, RayOptions, cluster_of
 from podium.session.continuation import DOCUMENT, LIMITS_DONE, Study, choose_study, limits
 from podium.session.pace import PACE, settled
@@ -124,7 +133,7 @@ def _search(
         stores,
         experiment=spec.file.name,
         workers=workers,
-        threads=max(1, cores() // workers),
+        threads=threads_each(workers),
         log_folder=folder / "logs",
         spool_folder=folder / "spool",
         cluster=cluster,

@@ -116,6 +116,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def threads_each(workers: int) -> int:
+    """Threads for each of so many workers on this machine's cores; all get the same, since threads decide bits."""
+    return max(1, cores() // workers)
+
+
 def make_plan(
     *,
     material: Material,

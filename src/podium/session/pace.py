@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from podium.errors import InvalidInput
-from podium.executors.placement import usable_cores, visible_gpus
+from podium.executors.placement import visible_gpus
 from podium.recipe import Recipe
 from podium.recipe_sections import Precision
 from podium.result import Goal
-from podium.session.assembly import Material
+from podium.session.assembly import Material, cores, threads_each
 from podium.session.calibration import calibrate
 from podium.sweep_file import Sweep
 
@@ -102,7 +102,9 @@ def measure(
     reasons: list[str] = []
     for count in [workers] if workers is not None else _divisions():
         recipes: dict[str, Recipe] = {name: recipe.with_values({"precision": name}) for name in precisions}
-        found = calibrate(recipes, material, metric=metric, goal=goal, workers=count, threads=_threads(count))
+        found = calibrate(
+            recipes, material, metric=metric, goal=goal, workers=count, threads=threads_each(count)
+        )
         for name in precisions:
             if name in found.measured:
                 rates[name, count] = found.measured[name].images_per_second * count
@@ -112,7 +114,7 @@ def measure(
         raise InvalidInput(f"the recipe cannot be trained: {'; '.join(reasons)}")
     precision, count = fastest(rates)
     measured = {f"{name} x {number}": round(rate, 1) for (name, number), rate in rates.items()}
-    pace = Pace(precision=precision, workers=count, threads=_threads(count), measured=measured)
+    pace = Pace(precision=precision, workers=count, threads=threads_each(count), measured=measured)
     say(pace.in_words())
     return pace
 
@@ -145,9 +147,4 @@ def _divisions() -> list[int]:
     gpus = visible_gpus(os.environ)
     if gpus:
         return [len(gpus)]
-    cores = len(usable_cores())
-    return sorted({1, cores})
-
-
-def _threads(workers: int) -> int:
-    return max(1, len(usable_cores()) // workers)
+    return sorted({1, cores()})

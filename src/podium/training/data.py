@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from podium.digests import arrays_digest, split_digest
 from podium.errors import DatasetError
+from podium.recipe import Recipe
 from podium.result import TrainingArrays
 
 VALIDATION_BATCH_PIXELS = 1 << 18  # 256 images of 32 x 32: large, yet its activations fit in memory
@@ -126,6 +127,25 @@ def load(arrays: TrainingArrays) -> LoadedArrays:
     )
     _check_shapes(loaded)
     return loaded
+
+
+def training_batches(arrays: LoadedArrays, recipe: Recipe) -> Batches:
+    """The training part as a recipe wants it: its batches, its order by seed, mirrored and with labels if it asks so."""
+    augmentation = recipe.augmentation
+    return Batches(
+        arrays,
+        arrays.train,
+        recipe.training.batch_size,
+        seed=recipe.training.seed,
+        alternating_flip=augmentation.alternating_flip and augmentation.strength > 0.0,
+        labels_as_inputs=augmentation.mixes,
+    )
+
+
+def validation_batches(arrays: LoadedArrays, recipe: Recipe) -> Batches:
+    """The validation part in its own order, for a model that a recipe trains."""
+    size = validation_batch_size(arrays.image_shape)
+    return Batches(arrays, arrays.validation, size, labels_as_inputs=recipe.augmentation.mixes)
 
 
 def validation_batch_size(image_shape: tuple[int, int, int]) -> int:

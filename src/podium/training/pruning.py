@@ -131,7 +131,7 @@ def _train_on(model: Any, arrays: Any, recipe: Recipe, epochs: int) -> None:
     import keras
 
     from podium.training import optimizer
-    from podium.training.data import Batches
+    from podium.training.data import training_batches
     from podium.training.model import build_training_model
 
     scaling = model.layers[1]
@@ -143,15 +143,7 @@ def _train_on(model: Any, arrays: Any, recipe: Recipe, epochs: int) -> None:
             "lookahead": None,  # its slow weights come after the masks
         }
     )
-    augmentation = recipe.augmentation
-    batches = Batches(
-        arrays,
-        arrays.train,
-        recipe.training.batch_size,
-        seed=recipe.training.seed,
-        alternating_flip=augmentation.alternating_flip and augmentation.strength > 0.0,
-        labels_as_inputs=augmentation.mixes,
-    )
+    batches = training_batches(arrays, recipe)
     trained = build_training_model(network, recipe, arrays.image_shape, arrays.classes)
     trained.compile(
         optimizer=optimizer.build(settings, steps_per_epoch=batches.num_batches, epochs=epochs),

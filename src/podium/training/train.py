@@ -132,15 +132,7 @@ def _prepare(
     program: Program,
 ) -> _Training:
     settings = job.recipe.training
-    augmentation = job.recipe.augmentation
-    batches = Batches(
-        arrays,
-        arrays.train,
-        settings.batch_size,
-        seed=settings.seed,
-        alternating_flip=augmentation.alternating_flip and augmentation.strength > 0.0,
-        labels_as_inputs=augmentation.mixes,
-    )
+    batches = data.training_batches(arrays, job.recipe)
     steps = batches.num_batches
     if job.recipe.model.whitening and job.recipe.model.builder is None:
         whiten(program.network, arrays.images[arrays.whitened])
@@ -169,12 +161,7 @@ def _fit(training: _Training, resumed: TrainingState | None) -> Progress:
     job, arrays = training.job, training.arrays
     if resumed and (resumed.stopped or resumed.epoch >= job.epochs):
         return restore(training.program.model, resumed, training.standard)
-    validation = Batches(
-        arrays,
-        arrays.validation,
-        data.validation_batch_size(arrays.image_shape),
-        labels_as_inputs=job.recipe.augmentation.mixes,
-    )
+    validation = data.validation_batches(arrays, job.recipe)
     training.program.model.fit(
         training.batches,
         validation_data=validation,

@@ -1,0 +1,62 @@
+"""Owns the process of warm_trial.py. It loads what a worker loads: whatever else it did would count as a cold start."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from made_up_images import noise
+
+from podium.recipe import Recipe
+from podium.result import EpochEvent, TrainingJob, Verdict
+
+VALIDATION = 32
+IMAGES = 96  # one batch and a half: the smaller last batch is traced as well
+
+
+def worker(words: list[str]) -> None:
+    """What the benchmark's process does: one trial after another, each told by its first step's time."""
+    from podium.training import device
+
+    device.configure(1)
+    import keras
+    import psutil
+
+    from podium.training.train import Trainer
+
+    folder, trials = Path(words[0]), int(words[1])
+    arrays = noise(folder, train=IMAGES, validation=VALIDATION)
+    trainer = Trainer()
+    stepped: list[float] = []
+    watch = keras.callbacks.CallbackList.on_train_batch_end
+
+    def timed(callbacks: Any, batch: int, logs: Any = None) -> Any:
+        stepped.append(time.time())
+        return watch(callbacks, batch, logs)
+
+    keras.callbacks.CallbackList.on_train_batch_end = timed
+    generator = np.random.default_rng(0)
+    proceed: Callable[[EpochEvent], Verdict] = lambda event: Verdict.PRUNE  # noqa: E731
+    for number in range(trials):
+        recipe = Recipe().with_values(
+            {
+                "training.epochs": 1,
+                "training.seed": number,
+                "optimizer.learning_rate": float(10 ** generator.uniform(-4, -2)),
+                "model.dropout": float(generator.uniform(0.1, 0.5)),
+                "augmentation.strength": float(generator.uniform(0.5, 2)),
+            }
+        )
+        stepped.clear()
+        began = time.time()
+        trainer(TrainingJob(recipe=recipe, arrays=arrays, folder=folder / "job", epochs=1), proceed)
+        line = {
+            "first_step": stepped[0],
+            "seconds": stepped[0] - began,
+            "mebibytes": psutil.Process().memory_info().rss / 2**20,
+        }
+        print(json.dumps(line), flush=True)
