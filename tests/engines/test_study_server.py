@@ -51,7 +51,7 @@ def test_commits_that_are_cut_off_lose_nothing_and_do_nothing_twice(
     play(undisturbed, TRIALS)
     with cutting(server_url, seed=5) as cuts:
         engine = toy_engine(sweep, url=cuts.url)
-        cuts.share = 0.1
+        cuts.share = 0.3
         play(engine, TRIALS)
         cuts.share = 0.0
         assert content(engine) == content(undisturbed)
