@@ -38,7 +38,7 @@ class Benchmark:
         """Measure what `folder` lacks, arm after arm and beginning with another one for each seed."""
         path = folder / f"{self.name}.jsonl"
         folder.mkdir(parents=True, exist_ok=True)
-        done = {(row["arm"], row["seed"]) for row in _rows(path)}
+        done = {(row["arm"], row["seed"]) for row in rows_of(path)}
         names = list(self.arms)
         for turn, seed in enumerate(seeds):
             for name in names[turn % len(names) :] + names[: turn % len(names)]:
@@ -50,7 +50,7 @@ class Benchmark:
                 with path.open("a", encoding="utf-8") as lines:
                     lines.write(json.dumps(row) + "\n")
                 print(json.dumps(row), flush=True)
-        rows = [row for row in _rows(path) if row["arm"] in names and row["seed"] in seeds]
+        rows = [row for row in rows_of(path) if row["arm"] in names and row["seed"] in seeds]
         return pd.DataFrame(rows)
 
 
@@ -142,7 +142,8 @@ def write_summary(folder: Path, name: str, content: Mapping[str, Any]) -> None:
     (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file of results; none where there is no file."""
     if not path.is_file():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]

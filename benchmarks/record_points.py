@@ -16,23 +16,22 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from points_table import Appender, Point, appending
 from scipy.stats import qmc
+from trainings import Trained, Trainings
 from unit_cube import configuration
 
 from podium.datasets.prepare import prepare
 from podium.datasets.splits import split
 from podium.engines.base import Scalar
-from podium.executors.base import Attempt, Ended, EpochDone, Executor
 from podium.executors.local import LocalExecutor
 from podium.recipe import Recipe
-from podium.result import EpochEvent, Failure, TrainingArrays, TrainingJob, Verdict
+from podium.result import EpochEvent, Failure, TrainingArrays
 from podium.search_space import ordered, project
 from podium.stores import dataset_cache
 from podium.sweep_file import Sweep, read_sweep
@@ -49,7 +48,6 @@ SETTINGS = (
     "precision=bfloat16",
 )
 SOBOL_SEED = 0
-ATTEMPTS = 3
 PATIENCE_SECONDS = 3600.0
 
 
@@ -98,20 +96,31 @@ def record(sweep: Sweep, table: Path, *, points: int, workers: int) -> None:
         shutil.rmtree(folder, ignore_errors=True)  # what a kill left; the lock says that it is nobody's
         print(f"{len(proposed) - len(todo)} of {len(proposed)} points are recorded", flush=True)
         if todo:
-            _record_all(Trainings(sweep.recipe, arrays, folder, todo), appender, workers=workers)
+            _record_all(todo, sweep.recipe, arrays, folder, appender, workers=workers)
             shutil.rmtree(folder)
 
 
-def _record_all(trainings: Trainings, appender: Appender, *, workers: int) -> None:
+def _record_all(
+    todo: Mapping[int, Mapping[str, Scalar]],
+    recipe: Recipe,
+    arrays: TrainingArrays,
+    folder: Path,
+    appender: Appender,
+    *,
+    workers: int,
+) -> None:
+    recipes = {number: recipe.with_values(values) for number, values in todo.items()}
     start = time.monotonic()
-    logs = trainings.folder / "logs"
     with closing(
-        LocalExecutor(workers=workers, threads=1, log_folder=logs, patience_seconds=PATIENCE_SECONDS)
+        LocalExecutor(
+            workers=workers, threads=1, log_folder=folder / "logs", patience_seconds=PATIENCE_SECONDS
+        )
     ) as executor:
-        for done, point in enumerate(trainings.run(executor), start=1):
+        for done, trained in enumerate(Trainings(recipes, arrays, folder).run(executor), start=1):
+            point = point_of(trained, todo[trained.number])
             appender.append(point)
             shown = f"{max(point.val_accuracy):.4f}" if point.val_accuracy else "-"
-            left = (time.monotonic() - start) / done * (len(trainings.todo) - done) / 3600
+            left = (time.monotonic() - start) / done * (len(todo) - done) / 3600
             print(
                 f"point {point.point}: val_accuracy {shown}, {sum(point.seconds):.0f} s"
                 f"{f', failed: {point.failed}' if point.failed else ''}; about {left:.1f} h to go",
@@ -119,72 +128,19 @@ def _record_all(trainings: Trainings, appender: Appender, *, workers: int) -> No
             )
 
 
-@dataclass
-class Trainings:
-    """Trains points on an executor's workers; yields each as it ends. `folder` holds their checkpoints."""
-
-    recipe: Recipe
-    arrays: TrainingArrays
-    folder: Path
-    todo: Mapping[int, Mapping[str, Scalar]]
-    curves: dict[str, list[EpochEvent]] = field(default_factory=dict)
-
-    def run(self, executor: Executor) -> Iterator[Point]:
-        """Points in the order of their ends.
-
-        Raises: RuntimeError if a point's training fails by an error, or is lost ATTEMPTS times.
-        """
-        waiting = [(number, 1) for number in sorted(self.todo, reverse=True)]
-        while waiting or self.curves:
-            while waiting and executor.free:
-                executor.submit(self._attempt(*waiting.pop()))
-            for event in executor.events(1.0):
-                if isinstance(event, EpochDone):
-                    self.curves[event.key].append(event.epoch)
-                    executor.answer(event.key, Verdict.CONTINUE)
-                elif isinstance(event, Ended):
-                    point = self._end(event)
-                    if point is None:
-                        number, attempt = map(int, event.key.split("."))
-                        waiting.append((number, attempt + 1))
-                    else:
-                        yield point
-
-    def _attempt(self, number: int, attempt: int) -> Attempt:
-        key = f"{number}.{attempt}"
-        self.curves[key] = []
-        recipe = self.recipe.with_values(self.todo[number])
-        job = TrainingJob(
-            recipe=recipe,
-            arrays=self.arrays,
-            folder=self.folder / key,
-            epochs=recipe.training.epochs,
-        )
-        return Attempt(key=key, job=job)
-
-    def _end(self, event: Ended) -> Point | None:
-        """The point, or None if it has to be trained again."""
-        shutil.rmtree(self.folder / event.key, ignore_errors=True)
-        number, attempt = map(int, event.key.split("."))
-        epochs = self.curves.pop(event.key)
-        failure = event.outcome if isinstance(event.outcome, Failure) else None
-        if failure is not None and failure.cause != "nan":
-            print(f"point {number}, attempt {attempt}: {failure.cause}: {failure.message}", flush=True)
-            if failure.cause == "error" or attempt == ATTEMPTS:
-                raise RuntimeError(
-                    f"point {number} cannot be trained: {failure.message}\n{failure.traceback}"
-                )
-            return None
-        return Point(
-            point=number,
-            parameters=self.todo[number],
-            val_accuracy=_metric(epochs, "val_accuracy"),
-            val_loss=_metric(epochs, "val_loss"),
-            accuracy=_metric(epochs, "accuracy"),
-            seconds=tuple(round(epoch.seconds, 2) for epoch in epochs),
-            size=None if isinstance(event.outcome, Failure) else event.outcome.parameters,
-            failed=None if failure is None else failure.cause,
-        )
+def point_of(trained: Trained, parameters: Mapping[str, Scalar]) -> Point:
+    """A table's row of a training."""
+    epochs, outcome = trained.epochs, trained.outcome
+    return Point(
+        point=trained.number,
+        parameters=parameters,
+        val_accuracy=_metric(epochs, "val_accuracy"),
+        val_loss=_metric(epochs, "val_loss"),
+        accuracy=_metric(epochs, "accuracy"),
+        seconds=tuple(round(epoch.seconds, 2) for epoch in epochs),
+        size=None if isinstance(outcome, Failure) else outcome.parameters,
+        failed=outcome.cause if isinstance(outcome, Failure) else None,
+    )
 
 
 def _metric(epochs: Iterable[EpochEvent], name: str) -> tuple[float, ...]:

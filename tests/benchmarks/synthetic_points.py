@@ -1,19 +1,15 @@
-"""Puts benchmarks/ within reach; makes small tables of made-up curves over the space of sweeps/cifar10.yaml."""
+"""Makes small tables of made-up curves over the space of sweeps/cifar10.yaml."""
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tests")]
+from points_table import Point, Table
+from record_points import SWEEP, how_made, parameters_of
 
-from points_table import Point, Table  # noqa: E402
-from record_points import SWEEP, how_made, parameters_of  # noqa: E402
-
-from podium.result import TrainingArrays  # noqa: E402
-from podium.sweep_file import Sweep, read_sweep  # noqa: E402
+from podium.result import TrainingArrays
+from podium.sweep_file import Sweep, read_sweep
 
 EPOCHS = 9
 NOWHERE = Path("nowhere")

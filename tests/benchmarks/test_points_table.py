@@ -15,9 +15,10 @@ from podium.recipe_sections import ModelSettings, TrainingSettings
 from podium.search_space import fits
 
 # isort: split
-from points_table import appending, read_table
-from record_points import Trainings, parameters_of
+from points_table import Point, appending, read_table
+from record_points import parameters_of, point_of
 from toy_trainers import FOLDER, TOY
+from trainings import Trainings
 
 MADE = {"epochs": 9, "space": {"a": (1, 2)}}
 
@@ -91,25 +92,26 @@ def executor(tmp_path: Path) -> Iterator[LocalExecutor]:
         yield made
 
 
-def trainings(folder: Path, *behaviours: str) -> Trainings:
+def recorded(executor: LocalExecutor, folder: Path, *behaviours: str) -> list[Point]:
     """Points of two epochs by the toy trainer, each with a behaviour."""
     model = ModelSettings(parameters={"behaviour": "learn", "seconds": 0.0})
     recipe = Recipe(model=model, training=TrainingSettings(epochs=2))
-    todo = {number: {"model.parameters.behaviour": name} for number, name in enumerate(behaviours)}
-    return Trainings(recipe, ARRAYS, folder, todo)
+    values = [{"model.parameters.behaviour": name} for name in behaviours]
+    recipes = {number: recipe.with_values(each) for number, each in enumerate(values)}
+    trainings = Trainings(recipes, ARRAYS, folder)
+    return [point_of(each, values[each.number]) for each in trainings.run(executor)]
 
 
 @pytest.mark.slow
 def test_recorder_keeps_whole_curves_and_failures(tmp_path: Path, executor: LocalExecutor) -> None:
     folder = tmp_path / "work"
-    learned, diverged = trainings(folder, "learn", "diverge").run(executor)
+    learned, diverged = recorded(executor, folder, "learn", "diverge")
     assert learned.val_accuracy == (0.5, 0.666667)
     assert (learned.failed, learned.size) == (None, 0)
     assert (diverged.failed, diverged.val_accuracy) == ("nan", ())
     assert list(folder.iterdir()) == []
-    with pytest.raises(RuntimeError, match=r"point 0 cannot be trained: .*code 7") as told:
-        list(trainings(folder, "crash").run(executor))
-    assert "attempt 0.3" in str(told.value)
+    with pytest.raises(RuntimeError, match=r"training 0 failed in attempt 3: .*code 7"):
+        recorded(executor, folder, "crash")
 
 
 def test_failed_point_keeps_the_epochs_that_it_had(path: Path) -> None:
