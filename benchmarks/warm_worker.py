@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from made_up_images import noise
 
+from podium.executors.base import Attempt
+from podium.executors.worker import train_attempt
 from podium.recipe import Recipe
-from podium.result import EpochEvent, TrainingJob, Verdict
+from podium.result import TrainingJob, Verdict
 
 VALIDATION = 32
 IMAGES = 96  # one batch and a half: the smaller last batch is traced as well
@@ -40,7 +42,7 @@ def worker(words: list[str]) -> None:
 
     keras.callbacks.CallbackList.on_train_batch_end = timed
     generator = np.random.default_rng(0)
-    proceed: Callable[[EpochEvent], Verdict] = lambda event: Verdict.PRUNE  # noqa: E731
+    gc.freeze()
     for number in range(trials):
         recipe = Recipe().with_values(
             {
@@ -53,7 +55,14 @@ def worker(words: list[str]) -> None:
         )
         stepped.clear()
         began = time.time()
-        trainer(TrainingJob(recipe=recipe, arrays=arrays, folder=folder / "job", epochs=1), proceed)
+        job = TrainingJob(recipe=recipe, arrays=arrays, folder=folder / "job", epochs=1)
+        train_attempt(
+            Attempt(key=f"{number}.1", job=job),
+            trainer,
+            place="here",
+            emit=lambda event: None,
+            verdict=lambda: Verdict.PRUNE,
+        )
         line = {
             "first_step": stepped[0],
             "seconds": stepped[0] - began,

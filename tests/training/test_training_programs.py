@@ -6,6 +6,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
+import keras
 import psutil
 import pytest
 from training_jobs import PLAIN, SMALL, Reports, make_job, user_code
@@ -13,6 +14,7 @@ from training_jobs import PLAIN, SMALL, Reports, make_job, user_code
 from podium.errors import TrialFailed
 from podium.recipe import Recipe
 from podium.result import TrainingArrays, TrainingResult
+from podium.training.export import MODEL_FILE
 from podium.training.layers import FusedBatchNormalization
 from podium.training.program import Programs, Setting
 from podium.training.train import Trainer, train
@@ -76,6 +78,12 @@ def test_a_trial_of_the_same_shape_is_not_traced_again(
     assert counts[1] == layers
     assert counts[0] > layers
     assert counts[2] > layers
+    first, *later = [
+        [layer.name for layer in keras.saving.load_model(tmp_path / str(number) / MODEL_FILE).layers]
+        for number in range(3)
+    ]
+    assert first[:4] == ["images", "rescaling", "conv2d", "batch_normalization"]
+    assert later == [first, first]
 
 
 @pytest.mark.parametrize("first", [BASE, DECAYED], ids=["adam", "adamw, cosine, decay"])

@@ -44,6 +44,16 @@ def make_deterministic() -> None:
         tf.config.experimental.enable_op_determinism()
 
 
+def forget_feeds() -> None:
+    """Let go of what fed batches to trainings that are over; TensorFlow's default graph keeps it otherwise."""
+    import keras
+
+    if keras.config.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.compat.v1.reset_default_graph()
+
+
 def device_name() -> str:
     """The name of the device that Keras trains on, such as 'NVIDIA H200' or a processor's name."""
     import keras

@@ -78,12 +78,12 @@ def predict(model: Any, images: NDArray[Any]) -> NDArray[np.float32]:
 
 def _stock_model(recipe: Recipe, arrays: LoadedArrays) -> Any:
     inputs = keras.Input(arrays.image_shape, dtype="uint8", name="images")
-    scaled = keras.layers.Rescaling(PIXEL_SCALE)(inputs)
+    scaled = keras.layers.Rescaling(PIXEL_SCALE, name="rescaling")(inputs)
     if recipe.model.builder is None:
         outputs = network_outputs(scaled, recipe.model, arrays.image_shape, arrays.classes)
     else:
         outputs = build_network(recipe.model, arrays.image_shape, arrays.classes)(scaled)
-    return keras.Model(inputs, outputs)
+    return keras.Model(inputs, outputs, name="classifier")
 
 
 def _check_stock(model: Any) -> None:

@@ -53,8 +53,8 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):  # type: ignore[
 class AdjustableDropout(keras.layers.Layer):  # type: ignore[misc]
     """Dropout whose rate is a variable, so that a compiled training serves another trial's rate."""
 
-    def __init__(self, rate: float) -> None:
-        super().__init__()
+    def __init__(self, rate: float, name: str | None = None) -> None:
+        super().__init__(name=name)
         self.rate = rate
         self.seed_generator = keras.random.SeedGenerator()
         self.rate_in_use = self.add_weight(

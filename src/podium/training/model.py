@@ -28,7 +28,7 @@ def build_network(
     """
     if settings.builder is not None:
         return _built_by_user(settings, image_shape, classes)
-    inputs = keras.Input(image_shape, dtype="float32")
+    inputs = keras.Input(image_shape, dtype="float32", name="input_layer")
     outputs = network_outputs(inputs, settings, image_shape, classes, kinds)
     return keras.Model(inputs, outputs, name=settings.network)
 

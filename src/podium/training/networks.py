@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import keras
@@ -89,6 +90,13 @@ class _Parts:
 
     def __init__(self, settings: ModelSettings, kinds: LayerKinds) -> None:
         self._settings, self._kinds = settings, kinds
+        self._made: Counter[str] = Counter()
+
+    def name(self, kind: str) -> str:
+        """As Keras names the layers of a process's first network, whatever was built before: kind, kind_1, kind_2."""
+        number = self._made[kind]
+        self._made[kind] += 1
+        return f"{kind}_{number}" if number else kind
 
     def convolution(self, filters: int, *, activation: str | None = None, bias: bool = True) -> Any:
         # A network in stock layers gets its weights from a trained one; its initialisers are saved with it.
@@ -100,6 +108,7 @@ class _Parts:
             activation=activation,
             use_bias=bias,
             kernel_initializer=Dirac() if dirac else "glorot_uniform",
+            name=self.name("conv2d"),
         )
 
     def whitening(self, channels: int) -> Any:
@@ -107,13 +116,21 @@ class _Parts:
         return keras.layers.Conv2D(filters, _PATCH, trainable=False, name=WHITENING)
 
     def activation(self) -> Any:
-        return keras.layers.Activation(self._settings.activation)
+        return keras.layers.Activation(self._settings.activation, name=self.name("activation"))
 
     def normalization(self, *, scale: bool = True) -> Any:
-        return self._kinds.normalization(momentum=self._settings.normalization_momentum, scale=scale)
+        return self._kinds.normalization(
+            momentum=self._settings.normalization_momentum, scale=scale, name=self.name("batch_normalization")
+        )
 
     def dropout(self, rate: float) -> Any:
-        return self._kinds.dropout(rate)
+        return self._kinds.dropout(rate, name=self.name("dropout"))
+
+    def dense(self, units: int, activation: str | None) -> Any:
+        return keras.layers.Dense(units, activation=activation, name=self.name("dense"))
+
+    def pooling(self) -> Any:
+        return keras.layers.MaxPooling2D(2, name=self.name("max_pooling2d"))
 
     def attended(self, x: Any) -> Any:
         """Squeeze and excitation, where the settings ask for it."""
@@ -121,18 +138,19 @@ class _Parts:
         if settings is None or not settings.enabled:
             return x
         maps = int(x.shape[-1])
-        weights = keras.layers.GlobalAveragePooling2D(keepdims=True)(x)
-        weights = keras.layers.Dense(max(1, maps // settings.ratio), activation="relu")(weights)
-        return keras.layers.Multiply()([x, keras.layers.Dense(maps, activation="sigmoid")(weights)])
+        mean = keras.layers.GlobalAveragePooling2D(keepdims=True, name=self.name("global_average_pooling2d"))
+        weights = self.dense(max(1, maps // settings.ratio), "relu")(mean(x))
+        weights = self.dense(maps, "sigmoid")(weights)
+        return keras.layers.Multiply(name=self.name("multiply"))([x, weights])
 
     def joined(self, x: Any, entered: Any) -> Any:
         """What entered a block added to what left it, where the settings ask for it."""
         if not self._settings.residual:
             return x
         if entered.shape[-1] != x.shape[-1]:
-            entered = keras.layers.Conv2D(int(x.shape[-1]), 1, use_bias=False)(entered)
-            entered = self.normalization()(entered)
-        return keras.layers.Add()([x, entered])
+            fitted = keras.layers.Conv2D(int(x.shape[-1]), 1, use_bias=False, name=self.name("conv2d"))
+            entered = self.normalization()(fitted(entered))
+        return keras.layers.Add(name=self.name("add"))([x, entered])
 
 
 def _guide_cnn(x: Any, settings: ModelSettings, classes: int, parts: _Parts) -> Any:
@@ -142,15 +160,16 @@ def _guide_cnn(x: Any, settings: ModelSettings, classes: int, parts: _Parts) -> 
             x = parts.convolution(settings.filters << block, activation=settings.activation)(x)
             x = parts.normalization()(x)
         x = parts.joined(parts.attended(x), entered)
-        x = keras.layers.MaxPooling2D(2)(x)
+        x = parts.pooling()(x)
         x = parts.dropout(settings.dropout)(x)
-    x = keras.layers.Flatten()(x)
+    x = keras.layers.Flatten(name="flatten")(x)
     for units in (settings.dense_units, settings.dense_units // 2):
-        x = keras.layers.Dense(units, activation=settings.activation)(x)
+        x = parts.dense(units, settings.activation)(x)
         x = parts.normalization()(x)
         x = parts.dropout(settings.dense_dropout)(x)
     # Probabilities of 16 bits would round the loss away.
-    return keras.layers.Dense(classes, activation="softmax", dtype="float32")(x)
+    last = keras.layers.Dense(classes, activation="softmax", dtype="float32", name=parts.name("dense"))
+    return last(x)
 
 
 def _fast_cnn(x: Any, settings: ModelSettings, classes: int, parts: _Parts) -> Any:
@@ -161,16 +180,16 @@ def _fast_cnn(x: Any, settings: ModelSettings, classes: int, parts: _Parts) -> A
         filters = settings.filters if block == 0 else settings.late_filters
         x = parts.convolution(filters, bias=False)(x)
         # Before normalisation and activation, which then have a quarter of the values to go through.
-        x = keras.layers.MaxPooling2D(2)(x)
+        x = parts.pooling()(x)
         x = parts.activation()(parts.normalization(scale=False)(x))
         entered = x
         x = parts.convolution(filters, bias=False)(x)
         x = parts.activation()(parts.normalization(scale=False)(x))
         x = parts.joined(parts.attended(x), entered)
-    x = keras.layers.GlobalMaxPooling2D()(x)
+    x = keras.layers.GlobalMaxPooling2D(name="global_max_pooling2d")(x)
     if settings.dropout:
         x = parts.dropout(settings.dropout)(x)
-    x = keras.layers.Rescaling(_LOGIT_SCALE)(x)
+    x = keras.layers.Rescaling(_LOGIT_SCALE, name="logit_scale")(x)
     return keras.layers.Dense(
         classes, activation="softmax", use_bias=False, dtype="float32", name="probabilities"
     )(x)

@@ -48,6 +48,7 @@ def _chosen(
     settings: OptimizerSettings, rate: Any, total_steps: int, slow: Sequence[Any], slow_rate: float
 ) -> Any:
     common: dict[str, Any] = {
+        "name": settings.name,
         "learning_rate": rate,
         "clipnorm": settings.clipnorm,
         "weight_decay": settings.weight_decay or None,

@@ -81,7 +81,7 @@ def train(
             raise
         raise _explained(error, job) from error
     finally:
-        keras.utils.clear_session(free_memory=True)
+        device.forget_feeds()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +102,6 @@ def _train(job: TrainingJob, report: Callable[[EpochEvent], Verdict], programs: 
     job.folder.mkdir(parents=True, exist_ok=True)
     found = checkpoint.newest(job.resume_from, last_epoch=job.epochs) if job.resume_from else None
     resumed = found.state if found else None
-    keras.utils.clear_session(free_memory=False)
     if job.recipe.training.deterministic:
         device.make_deterministic()
     with import_root(job.code), device.precision(job.recipe.precision):
