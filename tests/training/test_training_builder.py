@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from training_jobs import CLASSES, PLAIN, Reports, make_job, user_code
 
 from podium.errors import InvalidInput, TrialFailed
@@ -15,6 +17,8 @@ from podium.result import TrainingArrays
 from podium.training.builder import check_builder, import_root, load_builder
 from podium.training.model import build_network
 from podium.training.train import train
+
+GUIDE = Path(__file__).parents[2] / "docs" / "guide.md"
 
 
 def recipe(builder: str, **parameters: Any) -> Recipe:
@@ -103,6 +107,16 @@ def test_a_network_of_stock_layers_is_saved_and_gets_its_parameters(
     assert result.parameters == 64 * 3 + 3 + 3 * CLASSES + CLASSES
     assert result.model_file is not None
     assert result.not_promotable is None
+
+
+@pytest.mark.slow
+def test_the_example_of_the_guide_trains_and_passes_the_gate(arrays: TrainingArrays, tmp_path: Path) -> None:
+    blocks = dict(re.findall(r"```(\w+)\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL))
+    model = yaml.safe_load(blocks["yaml"])["model"]
+    values = {**PLAIN, "training.epochs": 1, **{f"model.{key}": value for key, value in model.items()}}
+    code = user_code(tmp_path / "code", blocks["python"], name="squeeze")
+    result = train(make_job(arrays, tmp_path / "attempt", values, code=code), Reports())
+    assert (result.model_file, result.not_promotable) == (tmp_path / "attempt" / "best.keras", None)
 
 
 @pytest.mark.slow
