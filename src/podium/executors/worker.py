@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from multiprocessing.connection import Connection
@@ -32,6 +32,8 @@ DEFAULT_TRAINER = f"{OWN_TRAINERS}train:Trainer"
 READY = "ready"
 # Keras imports pandas and matplotlib if it finds them: 90 MB and a second or two a worker, for nothing.
 KEPT_OUT = frozenset({"optuna", "keras_tuner", "mlflow", "pandas", "matplotlib"})
+# So it does scikit-learn, and SciPy with it: another second. Classical models import it themselves.
+KEPT_FROM_KERAS = frozenset({"sklearn"})
 # A message of up to 16 KiB crosses the pipe in one piece, so a worker stopped half-way holds nobody up.
 _MAX_MESSAGE_CHARACTERS = 2_000
 _MAX_TRACEBACK_CHARACTERS = 8_000
@@ -53,10 +55,13 @@ class WorkerSetup:
 class KeepOut:
     """An import finder that answers for the libraries that workers do without."""
 
+    def __init__(self, names: Set[str] = KEPT_OUT) -> None:
+        self._names = names
+
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if name.partition(".")[0] in KEPT_OUT:
+        if name.partition(".")[0] in self._names:
             raise ModuleNotFoundError(f"a worker trains and does without {name}", name=name)
         return None
 
@@ -117,11 +122,15 @@ def train_attempt(
 
 def load_trainer(name: str, *, threads: int, gpu_memory_bytes: int | None = None) -> Trainer:
     """Import the trainer named 'package.module:function', or make one of a class. Ours also set their device up, once."""
+    module, _, function = name.partition(":")
     if name.startswith(OWN_TRAINERS):
+        keras_alone = KeepOut(KEPT_FROM_KERAS)
+        sys.meta_path.insert(0, keras_alone)
         from podium.training.device import configure
 
         configure(threads, gpu_memory_bytes=gpu_memory_bytes)
-    module, _, function = name.partition(":")
+        importlib.import_module(module)
+        sys.meta_path.remove(keras_alone)
     found = getattr(importlib.import_module(module), function)
     return cast(Trainer, found() if isinstance(found, type) else found)
 
