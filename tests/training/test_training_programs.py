@@ -9,11 +9,12 @@ from typing import Any
 import keras
 import psutil
 import pytest
-from training_jobs import PLAIN, SMALL, Reports, make_job, user_code
+from training_jobs import LINEAR_NETWORK, PLAIN, SMALL, Reports, make_job, user_code
 
 from podium.errors import TrialFailed
 from podium.recipe import Recipe
 from podium.result import TrainingArrays, TrainingResult
+from podium.training import program
 from podium.training.export import MODEL_FILE
 from podium.training.layers import FusedBatchNormalization
 from podium.training.program import Programs, Setting
@@ -166,3 +167,25 @@ def test_memory_stays_flat_over_many_trials(arrays: TrainingArrays, tmp_path: Pa
         sizes.append(process.memory_info().rss / 2**20)
     grown = sizes[-1] - sizes[5]
     assert grown < 20, f"8 trials took {grown:.0f} MiB more: {[round(size) for size in sizes]}"
+
+
+@pytest.mark.slow
+def test_a_new_session_keeps_the_precision(
+    arrays: TrainingArrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(program, "TRIALS_A_SESSION", 1)
+    programs = Programs()
+    values = {**BASE, "training.epochs": 1, "precision": "bfloat16"}
+    train(make_job(arrays, tmp_path / "ours", values), Reports(), programs)
+    [kept] = programs._programs.values()
+    assert kept.network.get_layer("conv2d").compute_dtype == "bfloat16"
+    own = LINEAR_NETWORK.replace(
+        "def build(", "assert keras.config.dtype_policy().name == 'mixed_bfloat16'\n\ndef build("
+    )
+    job = make_job(
+        arrays,
+        tmp_path / "own",
+        {**PLAIN, "training.epochs": 1, "precision": "bfloat16", "model.builder": "networks:build"},
+        code=user_code(tmp_path / "code", own),
+    )
+    assert train(job, Reports(), programs).status == "finished"

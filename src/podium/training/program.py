@@ -82,7 +82,14 @@ class Programs:
     def __init__(self, kept: int = KEPT_PROGRAMS) -> None:
         self._kept = kept
         self._programs: OrderedDict[str, Program] = OrderedDict()
-        self._taken = 0
+        self._trials = 0
+
+    def begin_session(self, setting: Setting) -> None:
+        """Make Keras forget names and settings where that is due. Not inside a recipe's precision, which is one of them."""
+        self._trials += 1
+        # A user's network may ask for layers by the names that they get in a new process.
+        if setting.signature() is None or self._trials % TRIALS_A_SESSION == 0:
+            keras.utils.clear_session(free_memory=False)
 
     def take(self, setting: Setting) -> Program:
         """A program as a new process would build it, the same initial values to the bit; compiled already if it can be.
@@ -92,10 +99,6 @@ class Programs:
         """
         signature = setting.signature()
         known = self._programs.pop(signature, None) if signature is not None else None
-        self._taken += 1
-        # A user's network may ask for layers by the names that they get in a new process.
-        if signature is None or self._taken % TRIALS_A_SESSION == 0:
-            keras.utils.clear_session(free_memory=False)
         summary = _summary(setting) if known is None else known.summary
         _set_seeds(setting.recipe.training.seed, of_backend=signature is None)
         fresh = _assemble(setting, summary)

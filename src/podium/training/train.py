@@ -104,13 +104,14 @@ def _train(job: TrainingJob, report: Callable[[EpochEvent], Verdict], programs: 
     resumed = found.state if found else None
     if job.recipe.training.deterministic:
         device.make_deterministic()
+    setting = Setting(
+        recipe=job.recipe,
+        image_shape=arrays.image_shape,
+        classes=arrays.classes,
+        train_count=len(arrays.train),
+    )
+    programs.begin_session(setting)
     with import_root(job.code), device.precision(job.recipe.precision):
-        setting = Setting(
-            recipe=job.recipe,
-            image_shape=arrays.image_shape,
-            classes=arrays.classes,
-            train_count=len(arrays.train),
-        )
         training = _prepare(job, arrays, report, resumed, programs.take(setting))
         _write_text(job.folder / RECIPE_FILE, yaml.safe_dump(job.recipe.model_dump(), sort_keys=False))
         progress = _fit(training, resumed)
