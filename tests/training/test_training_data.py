@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from training_jobs import write_arrays
@@ -48,6 +49,22 @@ def test_each_epoch_of_a_training_takes_its_own_order(arrays: TrainingArrays, tm
     for epoch in (0, 4):
         loop.on_epoch_begin(epoch)
         assert np.array_equal(made[0][0], batches(arrays, epoch)[0])
+
+
+@pytest.mark.skipif(keras.config.backend() != "tensorflow", reason="other backends take batches as they are")
+def test_tensorflow_is_fed_the_batches_of_the_epoch_and_no_autotuner(arrays: TrainingArrays) -> None:
+    loaded = data.load(arrays)
+    made = data.Batches(loaded, loaded.train, 32, seed=3, labels_as_inputs=True)
+    pipeline = data.fed(made)
+    assert pipeline.options().autotune.enabled is False
+    assert int(pipeline.cardinality()) == made.num_batches
+    for epoch in (0, 1):
+        made.start_epoch(epoch)
+        for number, (inputs, labels) in enumerate(pipeline):
+            expected_inputs, expected_labels = made[number]
+            assert np.array_equal(inputs["images"], expected_inputs["images"])
+            assert np.array_equal(inputs["labels"], expected_inputs["labels"])
+            assert np.array_equal(labels, expected_labels)
 
 
 def test_an_epoch_holds_each_training_image_once(arrays: TrainingArrays) -> None:

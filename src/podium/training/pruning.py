@@ -131,7 +131,7 @@ def _train_on(model: Any, arrays: Any, recipe: Recipe, epochs: int) -> None:
     import keras
 
     from podium.training import optimizer
-    from podium.training.data import training_batches
+    from podium.training.data import fed, training_batches
     from podium.training.model import build_training_model
 
     scaling = model.layers[1]
@@ -150,7 +150,7 @@ def _train_on(model: Any, arrays: Any, recipe: Recipe, epochs: int) -> None:
         loss=keras.losses.SparseCategoricalCrossentropy(),
     )
     order = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: batches.start_epoch(epoch))
-    trained.fit(batches, epochs=epochs, shuffle=False, callbacks=[order], verbose=0)
+    trained.fit(fed(batches), epochs=epochs, shuffle=False, callbacks=[order], verbose=0)
 
 
 def _measured(file: Path, arrays: Any) -> dict[str, Any]:

@@ -163,8 +163,8 @@ def _fit(training: _Training, resumed: TrainingState | None) -> Progress:
         return restore(training.program.model, resumed, training.standard)
     validation = data.validation_batches(arrays, job.recipe)
     training.program.model.fit(
-        training.batches,
-        validation_data=validation,
+        data.fed(training.batches),
+        validation_data=data.fed(validation),
         initial_epoch=resumed.epoch if resumed else 0,
         epochs=job.epochs,
         shuffle=False,  # Batches shuffles by seed and epoch.
