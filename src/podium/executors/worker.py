@@ -126,11 +126,13 @@ def load_trainer(name: str, *, threads: int, gpu_memory_bytes: int | None = None
     if name.startswith(OWN_TRAINERS):
         keras_alone = KeepOut(KEPT_FROM_KERAS)
         sys.meta_path.insert(0, keras_alone)
-        from podium.training.device import configure
+        try:
+            from podium.training.device import configure
 
-        configure(threads, gpu_memory_bytes=gpu_memory_bytes)
-        importlib.import_module(module)
-        sys.meta_path.remove(keras_alone)
+            configure(threads, gpu_memory_bytes=gpu_memory_bytes)
+            importlib.import_module(module)
+        finally:
+            sys.meta_path.remove(keras_alone)
     found = getattr(importlib.import_module(module), function)
     return cast(Trainer, found() if isinstance(found, type) else found)
 
