@@ -47,9 +47,7 @@ class Benchmark:
                 began = time.time()
                 values = dict(self.arms[name](seed))
                 row = {"arm": name, "seed": seed, "took_seconds": round(time.time() - began, 1), **values}
-                with path.open("a", encoding="utf-8") as lines:
-                    lines.write(json.dumps(row) + "\n")
-                print(json.dumps(row), flush=True)
+                keep_row(path, row)
         rows = [row for row in rows_of(path) if row["arm"] in names and row["seed"] in seeds]
         return pd.DataFrame(rows)
 
@@ -140,6 +138,13 @@ def new_stores(folder: Path) -> Stores:
 def write_summary(folder: Path, name: str, content: Mapping[str, Any]) -> None:
     """The benchmark's figures as JSON, beside its lines."""
     (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def keep_row(path: Path, row: Mapping[str, Any]) -> None:
+    """Add a line to a file of results, and print it."""
+    with path.open("a", encoding="utf-8") as lines:
+        lines.write(json.dumps(row) + "\n")
+    print(json.dumps(row), flush=True)
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:

@@ -9,26 +9,21 @@ guide.jsonl, guide.md (the table of docs/guide.md) and guide.png into --out.
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from arms import arguments, bars, rows_of
+from arms import arguments, bars, keep_row, rows_of
 from images import arrays_of
-from trainings import Trained, Trainings
+from trainings import Trained, train_here
 
-from podium.executors.local import LocalExecutor
 from podium.recipe import Recipe, read_recipe
 from podium.result import TrainingResult
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 BASELINE = "the guide's CNN"
-PATIENCE_SECONDS = 3600.0
 PLATEAU_OFF = {"callbacks.reduce_lr_on_plateau": None}
 
 
@@ -118,18 +113,8 @@ def measure(ideas: Sequence[Idea], images: str, path: Path, *, seeds: int, quick
         recipes = {
             number: recipe_of(idea, images, seed, quick=quick) for number, (idea, seed) in enumerate(todo)
         }
-        folder = path.with_suffix(".work")
-        shutil.rmtree(folder, ignore_errors=True)
-        logs = folder / "logs"
-        with closing(
-            LocalExecutor(workers=2, threads=1, log_folder=logs, patience_seconds=PATIENCE_SECONDS)
-        ) as executor:
-            for trained in Trainings(recipes, arrays_of(recipes[0]), folder).run(executor):
-                row = row_of(*todo[trained.number], trained)
-                with path.open("a", encoding="utf-8") as lines:
-                    lines.write(json.dumps(row) + "\n")
-                print(json.dumps(row), flush=True)
-        shutil.rmtree(folder)
+        for trained in train_here(recipes, arrays_of(recipes[0]), path.with_suffix(".work"), workers=2):
+            keep_row(path, row_of(*todo[trained.number], trained))
     names = {idea.name for idea in ideas}
     return pd.DataFrame([row for row in rows_of(path) if row["arm"] in names and row["seed"] < seeds])
 

@@ -17,20 +17,17 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from points_table import Appender, Point, appending
+from points_table import Point, appending
 from scipy.stats import qmc
-from trainings import Trained, Trainings
+from trainings import Trained, train_here
 from unit_cube import configuration
 
 from podium.datasets.prepare import prepare
 from podium.datasets.splits import split
 from podium.engines.base import Scalar
-from podium.executors.local import LocalExecutor
-from podium.recipe import Recipe
 from podium.result import EpochEvent, Failure, TrainingArrays
 from podium.search_space import ordered, project
 from podium.stores import dataset_cache
@@ -48,7 +45,6 @@ SETTINGS = (
     "precision=bfloat16",
 )
 SOBOL_SEED = 0
-PATIENCE_SECONDS = 3600.0
 
 
 def parameters_of(sweep: Sweep, count: int) -> list[dict[str, Scalar]]:
@@ -95,28 +91,10 @@ def record(sweep: Sweep, table: Path, *, points: int, workers: int) -> None:
         folder = table.with_name(f"{table.name}.work")
         shutil.rmtree(folder, ignore_errors=True)  # what a kill left; the lock says that it is nobody's
         print(f"{len(proposed) - len(todo)} of {len(proposed)} points are recorded", flush=True)
-        if todo:
-            _record_all(todo, sweep.recipe, arrays, folder, appender, workers=workers)
-            shutil.rmtree(folder)
-
-
-def _record_all(
-    todo: Mapping[int, Mapping[str, Scalar]],
-    recipe: Recipe,
-    arrays: TrainingArrays,
-    folder: Path,
-    appender: Appender,
-    *,
-    workers: int,
-) -> None:
-    recipes = {number: recipe.with_values(values) for number, values in todo.items()}
-    start = time.monotonic()
-    with closing(
-        LocalExecutor(
-            workers=workers, threads=1, log_folder=folder / "logs", patience_seconds=PATIENCE_SECONDS
-        )
-    ) as executor:
-        for done, trained in enumerate(Trainings(recipes, arrays, folder).run(executor), start=1):
+        start = time.monotonic()
+        recipes = {number: sweep.recipe.with_values(values) for number, values in todo.items()}
+        trainings = train_here(recipes, arrays, folder, workers=workers) if todo else ()
+        for done, trained in enumerate(trainings, start=1):
             point = point_of(trained, todo[trained.number])
             appender.append(point)
             shown = f"{max(point.val_accuracy):.4f}" if point.val_accuracy else "-"

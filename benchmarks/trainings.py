@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from podium.executors.base import Attempt, Ended, EpochDone, Executor
+from podium.executors.local import LocalExecutor
 from podium.recipe import Recipe
 from podium.result import EpochEvent, Failure, TrainingArrays, TrainingJob, TrainingResult, Verdict
 
 ATTEMPTS = 3
+PATIENCE_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,3 +82,17 @@ class Trainings:
                 f"training {number} failed in attempt {attempt}: {failure.message}\n{failure.traceback}"
             )
         return None
+
+
+def train_here(
+    recipes: Mapping[int, Recipe], arrays: TrainingArrays, folder: Path, *, workers: int
+) -> Iterator[Trained]:
+    """As `Trainings`, on this machine's workers of one thread each. `folder` is theirs: emptied first, gone at the end."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with closing(
+        LocalExecutor(
+            workers=workers, threads=1, log_folder=folder / "logs", patience_seconds=PATIENCE_SECONDS
+        )
+    ) as executor:
+        yield from Trainings(recipes, arrays, folder).run(executor)
+    shutil.rmtree(folder)

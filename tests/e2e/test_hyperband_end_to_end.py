@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from command_line import podium
 from mlflow.tracking import MlflowClient
 
 RECIPE = """
@@ -33,17 +30,8 @@ space:
 def test_what_hyperband_promotes_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     (tmp_path / "sweep.yaml").write_text(SWEEP)
-    done = subprocess.run(
-        [sys.executable, "-m", "podium.cli", "sweep", "sweep.yaml", "--json"],
-        cwd=tmp_path,
-        env={**os.environ, "PODIUM_CACHE": str(tmp_path / "cache")},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    answer, done = podium(tmp_path, "sweep", "sweep.yaml")
     assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout)
     assert answer["epochs_trained"] == 16
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlruns' / 'mlflow.db'}")
     parent = client.get_run(answer["parent_run_id"])

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import podium
 from mlflow.tracking import MlflowClient
 
 ROOT = Path(__file__).parents[2]
@@ -33,20 +30,6 @@ space:
   model.depth: {type: int, low: 1, high: 2}
   model.dense_units: {type: categorical, choices: [8, 16], when: {model.depth: [1]}}
 """
-
-
-def podium(folder: Path, *arguments: str) -> tuple[dict[str, Any], subprocess.CompletedProcess[str]]:
-    done = subprocess.run(
-        [sys.executable, "-m", "podium.cli", *arguments, "--json"],
-        cwd=folder,
-        env={**os.environ, "PODIUM_CACHE": str(folder / "cache")},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.stdout.count("\n") == 1, done.stderr
-    return json.loads(done.stdout), done
 
 
 @pytest.fixture(scope="module")

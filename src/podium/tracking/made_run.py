@@ -30,8 +30,7 @@ def made_run(
         client.create_run(place, run_name=name, tags={**tags, "podium.state": "running"}).info.run_id
     )
     try:
-        for key, value in parameters.items():
-            client.log_batch(run_id, params=[Param(key, str(value))])
+        client.log_batch(run_id, params=[Param(key, str(value)) for key, value in parameters.items()])
         yield run_id
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt)

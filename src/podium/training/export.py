@@ -67,7 +67,7 @@ def export(recipe: Recipe, arrays: LoadedArrays, network: Any, weights: Arrays, 
         if recipe.model.builder is None:
             raise TrialFailed(f"{message}; the limit is {TOLERANCE:g}.", cause="error")
         raise NotPromotable(f"{message}: {recipe.model.builder} does not build the same network twice")
-    _save_predictions(folder, arrays, images, probabilities)
+    save_predictions(folder, arrays, images, probabilities)
     return Exported(model_file=path, model_sha256=_sha256(path), largest_difference=difference)
 
 
@@ -114,9 +114,10 @@ def _save(model: Any, folder: Path) -> Path:
     return temporary.replace(folder / MODEL_FILE)
 
 
-def _save_predictions(
+def save_predictions(
     folder: Path, arrays: LoadedArrays, images: NDArray[np.uint8], probabilities: NDArray[np.float32]
 ) -> None:
+    """Write predictions.npz: the fixed images (n, height, width, channels), their indices, labels and probabilities."""
     temporary = folder / f".writing-{PREDICTIONS_FILE}"
     with temporary.open("wb") as file:
         np.savez(

@@ -9,13 +9,7 @@ import keras
 import numpy as np
 
 from podium.recipe_sections import OptimizerSettings
-from podium.training.optimizer_parts import (
-    KernelMuon,
-    OneCycle,
-    with_lookahead,
-    with_normalization_rate,
-    with_slow_weights,
-)
+from podium.training.optimizer_parts import KernelMuon, OneCycle, with_lookahead, with_rate
 
 
 def build(
@@ -78,9 +72,12 @@ def _chosen(
                 "adam_weight_decay": settings.weight_decay or None,
             }
     if settings.normalization_rate != 1.0:
-        kind = with_normalization_rate(kind, settings.normalization_rate)
+        kind = with_rate(
+            kind, settings.normalization_rate, lambda weight: bool(weight.path.endswith("/beta"))
+        )
     if slow:
-        kind = with_slow_weights(kind, slow, slow_rate)
+        slowly = {id(weight) for weight in slow}
+        kind = with_rate(kind, slow_rate, lambda weight: id(weight) in slowly)
     if settings.lookahead is not None:
         kind = with_lookahead(kind, settings.lookahead, total_steps)
     return kind(**common, **own)

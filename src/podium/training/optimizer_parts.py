@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -53,40 +53,22 @@ class KernelMuon(keras.optimizers.Muon):  # type: ignore[misc]
         self.assign_sub(variable, ops.reshape(update, variable.shape))
 
 
-def with_normalization_rate(kind: type, factor: float) -> type:
-    """An optimizer like `kind` that trains the offsets of batch normalisation at `factor` times the rate."""
+def with_rate(kind: type, factor: float, chosen: Callable[[Any], bool]) -> type:
+    """An optimizer like `kind` that trains the weights that `chosen` names at `factor` times the rate."""
+    places: set[int] = set()
 
     class Rated(kind):  # type: ignore[misc]
         def build(self, variables: Any) -> None:
             if self.built:
                 return
             super().build(variables)
-            self._offsets = {
-                self._get_variable_index(each) for each in variables if each.path.endswith("/beta")
-            }
+            places.update(self._get_variable_index(each) for each in variables if chosen(each))
 
         def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-            scale = factor if self._get_variable_index(variable) in self._offsets else 1.0
+            scale = factor if self._get_variable_index(variable) in places else 1.0
             super().update_step(gradient, variable, learning_rate * scale)
 
     return Rated
-
-
-def with_slow_weights(kind: type, slow: Sequence[Any], factor: float) -> type:
-    """An optimizer like `kind` that trains some weights at `factor` times the rate."""
-
-    class Slower(kind):  # type: ignore[misc]
-        def build(self, variables: Any) -> None:
-            if self.built:
-                return
-            super().build(variables)
-            self._slowly = {self._get_variable_index(weight) for weight in slow}
-
-        def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-            scale = factor if self._get_variable_index(variable) in self._slowly else 1.0
-            super().update_step(gradient, variable, learning_rate * scale)
-
-    return Slower
 
 
 def with_lookahead(kind: type, settings: LookaheadSettings, total_steps: int) -> type:

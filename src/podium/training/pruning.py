@@ -55,7 +55,7 @@ def prune(
     import numpy as np
 
     from podium.training import data
-    from podium.training.export import PREDICTIONS_FILE, predict
+    from podium.training.export import predict, save_predictions
 
     loaded = data.load(arrays)
     if recipe.training.deterministic:
@@ -77,13 +77,7 @@ def prune(
     if zeros < expected:
         raise ValueError(f"the written file has {zeros} zeros in its kernels, expected {expected}.")
     shown = np.ascontiguousarray(loaded.images[loaded.predicted])
-    np.savez(
-        out.with_name(PREDICTIONS_FILE),
-        images=shown,
-        indices=loaded.predicted,
-        labels=np.asarray(loaded.labels[loaded.predicted]),
-        probabilities=predict(reloaded, shown),
-    )
+    save_predictions(out.parent, loaded, shown, predict(reloaded, shown))
     return {
         "zeros": zeros,
         "weights": sum(kernel.size for kernel in kernels),
