@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import psutil
 import pytest
@@ -83,6 +84,14 @@ def test_one_bad_folder_is_named_and_the_next_is_packaged(
     assert packager.drain(1) == []
     assert "curves.png" in artifacts(client, run_id)
     assert not is_packaged(altered)
+
+
+def test_a_request_that_cannot_be_sent_is_named_and_keeps_nobody_waiting(
+    packager: Packager, tmp_path: Path
+) -> None:
+    packager.submit(PackageRequest(run_id="0" * 32, folder=tmp_path, title=cast(str, tmp_path)))
+    (failure,) = packager.drain(60)
+    assert "not JSON serializable" in failure
 
 
 def test_a_killed_process_costs_one_request_and_comes_back(

@@ -11,6 +11,7 @@ from podium.errors import InvalidInput
 from podium.stores import Stores, redacted
 from podium.tracking import query
 from podium.tracking.runs import Recorder
+from podium.tracking.store import is_server
 
 pytestmark = pytest.mark.slow
 
@@ -81,6 +82,15 @@ def test_the_comparison_address_survives_quoting(stores: Stores) -> None:
     assert "[" not in url
     assert json.loads(parse_qs(values)["runs"][0]) == runs
     assert json.loads(unquote(values).partition("experiments=")[2]) == ["1"]
+
+
+def test_the_comparison_address_is_the_servers_or_else_this_machines(stores: Stores) -> None:
+    parent = sweep(stores, "digits", 1)
+    line = query.side_by_side(query.compare_url(stores, parent, []))
+    if is_server(stores):
+        assert line.startswith(f"curves side by side: {stores.tracking_uri}/#/compare-runs?")
+    else:
+        assert line.startswith("curves side by side (after `make ui`): http://127.0.0.1:5000/#/compare-runs?")
 
 
 @pytest.mark.parametrize(

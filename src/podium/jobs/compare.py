@@ -41,7 +41,8 @@ def compare(names: Sequence[str], *, top: int, out: Path | None) -> Answer:
         "compare_url": records[0].compare_url,
     }
     shown = _shown(records, ranked, top)
-    shown.append(f"curves side by side (after `make ui`): {records[0].compare_url}")
+    if records[0].compare_url is not None:
+        shown.append(query.side_by_side(records[0].compare_url))
     shown.append(
         f"report: {out}"
         if out is not None

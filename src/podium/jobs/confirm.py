@@ -18,7 +18,7 @@ from podium.datasets.splits import load_split
 from podium.engines.base import Engine, Proposal
 from podium.engines.listed import ListedEngine
 from podium.engines.study import list_studies, prepare_storage
-from podium.errors import PodiumError, Refused
+from podium.errors import Refused
 from podium.selection.confirm import Confirmation, SeedRuns
 from podium.selection.confirm import confirm as compare
 from podium.selection.verdict import verdict_text
@@ -131,8 +131,7 @@ def _train(
                     resume_command=command,
                 )
             failures = hands.packager.drain(DELIVERY_SECONDS)
-            if not hands.recorder.flush(DELIVERY_SECONDS):
-                raise PodiumError(f"the seed runs are not in MLflow yet: {hands.recorder.last_error}")
+            hands.deliver(DELIVERY_SECONDS)
             result = _result(recorded, candidates, seeds, stores, engine, material)
         except BaseException:
             hands.recorder.end_parent(status="KILLED", metrics={}, tags={"podium.state": "interrupted"})
@@ -191,8 +190,7 @@ def _conclude(hands: Crew, engine: Engine, plan: Plan, result: Confirmation, fai
         f"winner_{name}": value for name in ("mean", "std") if (value := getattr(winner, name)) is not None
     }
     hands.recorder.end_parent(status="FINISHED", metrics=metrics, tags=tags)
-    if not hands.recorder.flush(DELIVERY_SECONDS):
-        raise PodiumError(f"the confirmation is not in MLflow yet: {hands.recorder.last_error}")
+    hands.deliver(DELIVERY_SECONDS)
     engine.remember("finished", len(result.seeds))
     if not failures:
         shutil.rmtree(plan.folder, ignore_errors=True)

@@ -13,7 +13,7 @@ from podium import live
 from podium.answer import Answer
 from podium.coordinator.trial import Budget
 from podium.engines.listed import ListedEngine
-from podium.errors import PodiumError, Refused, SweepError
+from podium.errors import Refused, SweepError
 from podium.recipe import Recipe
 from podium.selection.rerun import RerunVerdict, Trained, judge
 from podium.session.assembly import Material, crew, gather, make_plan, run_loop
@@ -103,8 +103,7 @@ def _repeat(
             )
         repeat_id = hands.recorder.wait_for_run_id(0, DELIVERY_SECONDS)
         keep_source(stores, repeat_id, source)
-        if not hands.recorder.flush(DELIVERY_SECONDS):
-            raise PodiumError(f"the repeat's record is not in MLflow yet: {hands.recorder.last_error}")
+        hands.deliver(DELIVERY_SECONDS)
         trial = engine.trials()[0]
         if trial.state != "complete":
             raise SweepError(
@@ -118,7 +117,8 @@ def _repeat(
             {"podium.rerun_verdict": verdict.verdict, "podium.finding": " ".join(verdict.sentences())},
         )
         failures = hands.packager.drain(DELIVERY_SECONDS)
-        if hands.recorder.flush(DELIVERY_SECONDS) and not failures:
+        hands.deliver(DELIVERY_SECONDS)
+        if not failures:
             shutil.rmtree(plan.folder, ignore_errors=True)
     return repeat, verdict, failures
 

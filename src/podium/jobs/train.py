@@ -87,7 +87,8 @@ def train(path: Path, assignments: Sequence[str], *, data: str | None, seed: int
             model = PackageRequest(run_id=run_id, folder=attempt, kind="model", model_sha256=sha256)
             hands.packager.submit(model)
         failures = hands.packager.drain(DELIVERY_SECONDS)
-        if hands.recorder.flush(DELIVERY_SECONDS) and not failures:
+        hands.deliver(DELIVERY_SECONDS)
+        if not failures:
             shutil.rmtree(plan.folder, ignore_errors=True)
     return _answer(record, run_id, failures)
 

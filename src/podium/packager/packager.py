@@ -109,7 +109,11 @@ class Packager:
                     return
                 request = self._waiting.popleft()
                 self._busy = True
-            problem = self._ask(request)
+            try:
+                problem = self._ask(request)
+            except Exception as error:
+                # An error that ended this thread would leave whoever drains waiting.
+                problem = redacted(f"the packaging process cannot be used: {type(error).__name__}: {error}")
             with self._changed:
                 self._busy = False
                 if problem is not None and not self._closed:
@@ -118,16 +122,13 @@ class Packager:
 
     def _ask(self, request: PackageRequest) -> str | None:
         """Send a request and wait for the answer: None, or what went wrong."""
-        try:
-            process = self._running()
-            assert process.stdin is not None
-            assert process.stdout is not None
-            message = {**asdict(request), "folder": str(request.folder)}
-            process.stdin.write(json.dumps(message) + "\n")
-            process.stdin.flush()
-            answer = process.stdout.readline()
-        except (OSError, ValueError) as error:
-            return f"the packaging process cannot be used: {error}"
+        process = self._running()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        message = {**asdict(request), "folder": str(request.folder)}
+        process.stdin.write(json.dumps(message) + "\n")
+        process.stdin.flush()
+        answer = process.stdout.readline()
         if answer:
             problem = json.loads(answer)["problem"]
             return None if problem is None else str(problem)

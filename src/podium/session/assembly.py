@@ -202,6 +202,14 @@ class Crew:
     packager: Packager
     executor: Executor
 
+    def deliver(self, timeout_seconds: float) -> None:
+        """Wait until all records are in MLflow. Raises: PodiumError if it is away for so long."""
+        if not self.recorder.flush(timeout_seconds):
+            raise PodiumError(
+                f"{self.recorder.waiting} records are not in MLflow yet: {self.recorder.last_error}.",
+                remedy="They are kept in the spool folder under mlruns/sweeps/.",
+            )
+
 
 @contextmanager
 def crew(

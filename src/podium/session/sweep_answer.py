@@ -16,6 +16,7 @@ from podium.session.continuation import Study
 from podium.session.evidence import sweep_record
 from podium.stores import Stores
 from podium.sweep_file import Sweep
+from podium.tracking.query import side_by_side
 
 ROWS_SHOWN = 20
 
@@ -65,7 +66,7 @@ def _shown(values: Mapping[str, Any], record: SweepRecord) -> list[object]:
         shown += [f"  {key} = {value}" for key, value in values["best"]["params"].items()]
     return [
         *shown,
-        f"curves side by side (after `make ui`): {values['compare_url']}",
+        side_by_side(values["compare_url"]),
         f"next: podium compare {values['sweep']}, then podium confirm {values['sweep']}",
     ]
 

@@ -27,6 +27,7 @@ REQUESTS_AT_ONCE = 8
 READ_TRIES = 3
 READ_PAUSE_SECONDS = 0.2
 RUN_ID_LENGTH = 32
+UI = "http://127.0.0.1:5000"
 # What `Recorder.epoch` writes beside the recipe's own metrics; their step 0 is the whole run's value.
 EPOCH_METRICS = (
     "loss",
@@ -168,15 +169,23 @@ def leaders(stores: Stores, parent_id: str, limit: int = 5) -> list[str]:
     return [str(run_id) for run_id in ranked["run_id"].head(limit)]
 
 
-def compare_url(
-    stores: Stores, parent_id: str, run_ids: Sequence[str], base: str = "http://127.0.0.1:5000"
-) -> str:
-    """The address of MLflow's page that compares runs of a parent's experiment."""
+def compare_url(stores: Stores, parent_id: str, run_ids: Sequence[str], base: str | None = None) -> str:
+    """The address of MLflow's page that compares runs of a parent's experiment.
+
+    `base` is the server's; default: the one that holds the runs, or `make ui` where they lie in a file.
+    """
+    if base is None:
+        base = stores.tracking_uri if is_server(stores) else UI
     experiment = _run(_client(stores), parent_id).info.experiment_id
     runs, experiments = (
         quote(json.dumps(list(each), separators=(",", ":")), safe="") for each in (run_ids, [experiment])
     )
     return f"{base.rstrip('/')}/#/compare-runs?runs={runs}&experiments={experiments}"
+
+
+def side_by_side(url: str) -> str:
+    """The line of an answer that names the comparison page."""
+    return f"curves side by side{' (after `make ui`)' if url.startswith(UI) else ''}: {url}"
 
 
 def _client(stores: Stores) -> MlflowClient:

@@ -254,7 +254,7 @@ def _write_text(path: Path, text: str) -> None:
 
 def _explained(error: Exception, job: TrainingJob) -> PodiumError:
     text = f"{type(error).__name__}: {error}"
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return SweepError(
             f"no space left on the disk of {job.folder}; the epoch that was being saved is lost, "
             "the checkpoint before it is whole.",
