@@ -33,7 +33,7 @@ def test_records_that_do_not_reach_mlflow_are_an_error_that_says_where_they_are(
             stores=stores, recorder=recorder, packager=Packager(stores), executor=cast(Executor, None)
         )
         recorder.start_run(0, name="trial 0", parameters={}, tags={}, inputs=[])
-        with pytest.raises(PodiumError, match="1 records are not in MLflow yet: .*") as away:
+        with pytest.raises(PodiumError, match="1 records are not in MLflow yet") as away:
             hands.deliver(1.0)
         assert "spool" in str(away.value.remedy)
         recorder.close()

@@ -4,67 +4,37 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from podium.answer import Answer
-from podium.datasets.prepare import Dataset, prepare
-from podium.errors import DatasetError, PodiumError, Refused
-from podium.packager.logged_model import log_model, sha256_of
-from podium.recipe_sections import DataSettings
+from podium.errors import PodiumError, Refused
+from podium.packager.logged_model import log_model
 from podium.selection import checks, gate
-from podium.selection.gate import Champion, Evidence, Refusal
-from podium.session.candidate import Candidate, find_candidate, sweep_name
+from podium.selection.gate import Refusal
+from podium.session.candidate import find_candidate, sweep_name
+from podium.session.promotion import (
+    PREDICTIONS_FILE,
+    Promotion,
+    PromotionRefused,
+    gather,
+    looks,
+    promotion_values,
+    refusal_of,
+)
 from podium.session.publication import Publication, description, version_tags, write_artifacts
 from podium.session.training_checks import recorded_settings
-from podium.stores import Stores, dataset_cache, stores_here
+from podium.stores import stores_here
 from podium.tracking import registry
-from podium.tracking.artifacts import fetch, fetch_model, log_files
+from podium.tracking.artifacts import fetch_model, log_files
 from podium.tracking.ledger import Ledger
 from podium.tracking.runs import prepare_store
 from podium.verification.clean_process import CleanProcess, VerificationRefused
 
-MODEL_FILE, PREDICTIONS_FILE = "best.keras", "predictions.npz"
 ARTIFACT_FOLDER = "promotion"
 TOLERANCE, REDUCED_TOLERANCE = 1e-5, 1e-2
-
-
-class PromotionRefused(Refused):
-    """A gate said no; `values` are the command's JSON keys."""
-
-    def __init__(self, refusals: Sequence[Refusal], values: Mapping[str, Any]) -> None:
-        # What no flag waives comes first: waiving the others would be in vain.
-        ordered = sorted(refusals, key=lambda refusal: refusal.override is not None)
-        flags = " ".join(dict.fromkeys(f'{each.override} "WHY"' for each in ordered if each.override))
-        all_waivable = all(each.override for each in ordered)
-        super().__init__(
-            "\n".join(each.message for each in ordered),
-            remedy=f"If it is worth it all the same, say why: {flags}" if all_waivable else None,
-        )
-        self.values = {**values, "refusals": [asdict(each) for each in ordered]}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Promotion:
-    """One promotion under way. `folder` is temporary; `model_file` and `predictions` lie in it."""
-
-    stores: Stores
-    model: str
-    candidate: Candidate
-    evidence: Evidence
-    dataset: Dataset
-    folder: Path
-    predictions: Path | None
-    model_file: Path | None
-    again: str | None
-
-    @property
-    def sha256(self) -> str:
-        """Of the model file. The gate has seen to it that there is one."""
-        assert self.evidence.actual_sha256 is not None
-        return self.evidence.actual_sha256
 
 
 def promote(
@@ -84,10 +54,10 @@ def promote(
     prepare_store(stores)
     candidate = find_candidate(stores, what)
     with tempfile.TemporaryDirectory(prefix="podium-promote-") as folder:
-        promotion = _gather(stores, candidate, model, Path(folder), unconfirmed, anyway, again)
+        promotion = gather(stores, candidate, model, Path(folder), unconfirmed, anyway, again)
         refusals = gate.check(promotion.evidence)
         if refusals:
-            raise PromotionRefused(refusals, _values(promotion.model, candidate.run_id))
+            raise PromotionRefused(refusals, promotion_values(promotion.model, candidate.run_id))
         ledger = Ledger(stores)
         try:
             version = registry.find_version(
@@ -112,10 +82,10 @@ def rollback(what: str | None, *, model: str | None = None) -> Answer:
         now, before = registry.rollback(stores, name)
     except Refused as error:
         refusal = Refusal(code="nothing-before", message=error.message)
-        raise PromotionRefused([refusal], _values(name, None)) from error
+        raise PromotionRefused([refusal], promotion_values(name, None)) from error
     tags = registry.read_version(stores, name, now).tags
     values = {
-        **_values(name, tags.get("podium.run_id")),
+        **promotion_values(name, tags.get("podium.run_id")),
         "version": now,
         "alias": registry.CHAMPION,
         "previous_version": before,
@@ -127,64 +97,12 @@ def rollback(what: str | None, *, model: str | None = None) -> Answer:
     )
 
 
-def _gather(
-    stores: Stores,
-    candidate: Candidate,
-    model: str | None,
-    folder: Path,
-    unconfirmed: str | None,
-    anyway: str | None,
-    again: str | None,
-) -> Promotion:
-    """Everything that the gate looks at: run, champion, files and data as they are now."""
-    name = model or candidate.sweep
-    try:
-        dataset = prepare(_data_settings(candidate.params), cache=dataset_cache())
-    except DatasetError as error:
-        refusal = Refusal(
-            code="missing-data", message=f"the data of run {candidate.run_id} cannot be read: {error}"
-        )
-        raise PromotionRefused([refusal], _values(name, candidate.run_id)) from error
-    model_file = fetch(stores, candidate.run_id, MODEL_FILE, folder)
-    evidence = Evidence(
-        run_id=candidate.run_id,
-        status=candidate.status,
-        metric=candidate.metric,
-        goal=candidate.goal,
-        metrics=candidate.metrics,
-        mean=candidate.mean,
-        standing=candidate.standing,
-        recorded_sha256=candidate.tags.get("podium.model_sha256"),
-        actual_sha256=sha256_of(model_file) if model_file is not None else None,
-        train_digest=candidate.tags["podium.train_digest"],
-        test_digest=candidate.tags.get("podium.test_digest"),
-        opened_train_digest=dataset.train_digest,
-        opened_test_digest=dataset.test_digest,
-        champion=_champion(stores, name),
-        not_promotable=candidate.tags.get("podium.not_promotable"),
-        checks=checks.of_training(recorded_settings(candidate.params), _best_epoch(candidate.metrics)),
-        unconfirmed=unconfirmed,
-        anyway=anyway,
-    )
-    return Promotion(
-        stores=stores,
-        model=name,
-        candidate=candidate,
-        evidence=evidence,
-        dataset=dataset,
-        folder=folder,
-        model_file=model_file,
-        predictions=fetch(stores, candidate.run_id, PREDICTIONS_FILE, folder),
-        again=again,
-    )
-
-
 def _publish(promotion: Promotion, ledger: Ledger) -> tuple[Promotion, int]:
     """Package, prove, test, describe, create; answers the promotion with the test's check in its evidence, and
     the new version, which no alias points at yet."""
     candidate, stores = promotion.candidate, promotion.stores
     if promotion.predictions is None:
-        raise _refused(
+        raise refusal_of(
             promotion, ledger, "missing-artifact", f"run {candidate.run_id}'s {PREDICTIONS_FILE} is missing."
         )
     model_id = _package(promotion, ledger)
@@ -199,7 +117,7 @@ def _publish(promotion: Promotion, ledger: Ledger) -> tuple[Promotion, int]:
                 same_classes=reduced,
             )
         except VerificationRefused as refusal:
-            raise _refused(promotion, ledger, refusal.code, str(refusal)) from refusal
+            raise refusal_of(promotion, ledger, refusal.code, str(refusal)) from refusal
         look, test = _test(promotion, ledger, process)
     promotion = _with_test_check(promotion, ledger, None if test is None else test["accuracy"])
     published = Publication(
@@ -210,7 +128,7 @@ def _publish(promotion: Promotion, ledger: Ledger) -> tuple[Promotion, int]:
         proof=proof,
         test=test,
         look=look,
-        ledger_count=_count(promotion, ledger),
+        ledger_count=looks(promotion, ledger),
         tracking_uri=stores.tracking_uri,
         checks=[each.sentence for each in promotion.evidence.checks],
     )
@@ -239,8 +157,8 @@ def _with_test_check(promotion: Promotion, ledger: Ledger, accuracy: float | Non
     evidence = replace(promotion.evidence, checks=[*promotion.evidence.checks, *of_test])
     refusals = gate.check(evidence)
     if refusals:
-        values = _values(promotion.model, promotion.candidate.run_id)
-        values |= {"ledger_count": _count(promotion, ledger), "test_accuracy": accuracy}
+        values = promotion_values(promotion.model, promotion.candidate.run_id)
+        values |= {"ledger_count": looks(promotion, ledger), "test_accuracy": accuracy}
         raise PromotionRefused(refusals, values)
     return replace(promotion, evidence=evidence)
 
@@ -255,7 +173,7 @@ def _package(promotion: Promotion, ledger: Ledger) -> str:
             sha256=promotion.sha256,
         )
     except PodiumError as error:  # it is about the file, never about the store
-        raise _refused(promotion, ledger, "foreign-model", error.message) from error
+        raise refusal_of(promotion, ledger, "foreign-model", error.message) from error
 
 
 def _test(
@@ -277,7 +195,7 @@ def _test(
             again=promotion.again,
         )
     except Refused as error:
-        refusal = _refused(promotion, ledger, "looked-before", error.message)
+        refusal = refusal_of(promotion, ledger, "looked-before", error.message)
         refusal.remedy = error.remedy
         raise refusal from error
     probabilities = promotion.folder / ARTIFACT_FOLDER / "test_probabilities.npz"
@@ -293,10 +211,10 @@ def _answer(promotion: Promotion, ledger: Ledger, version: int, known: bool) -> 
     challenger = registry.challenger(promotion.stores, promotion.model)
     previous = challenger.version if challenger is not None else None
     accuracy = json.loads(tags["podium.test_accuracy"])
-    count = _count(promotion, ledger)
+    count = looks(promotion, ledger)
     waived = gate.waived(promotion.evidence)
     values = {
-        **_values(promotion.model, candidate.run_id),
+        **promotion_values(promotion.model, candidate.run_id),
         "version": version,
         "alias": registry.CHAMPION,
         "previous_version": previous,
@@ -317,48 +235,3 @@ def _answer(promotion: Promotion, ledger: Ledger, version: int, known: bool) -> 
     return Answer(
         values=values, shown=shown, warnings=[f"{refusal.message} Waived: {why}" for refusal, why in waived]
     )
-
-
-def _refused(promotion: Promotion, ledger: Ledger, code: str, message: str) -> PromotionRefused:
-    values = _values(promotion.model, promotion.candidate.run_id)
-    values["ledger_count"] = _count(promotion, ledger)
-    return PromotionRefused([Refusal(code=code, message=message)], values)
-
-
-def _count(promotion: Promotion, ledger: Ledger) -> int:
-    digest = promotion.dataset.test_digest
-    return 0 if digest is None else ledger.count(test_digest=digest, sweep=promotion.candidate.sweep)
-
-
-def _champion(stores: Stores, model: str) -> Champion | None:
-    version = registry.champion(stores, model)
-    if version is None:
-        return None
-    mean = version.tags.get("podium.mean")
-    return Champion(
-        version=str(version.version),
-        run_id=version.run_id or "",
-        metric=version.tags.get("podium.metric", ""),
-        mean=float(mean) if mean else None,
-        train_digest=version.tags.get("podium.train_digest", ""),
-        test_digest=version.tags.get("podium.test_digest"),
-    )
-
-
-def _best_epoch(metrics: Mapping[str, float]) -> dict[str, float]:
-    """A run's metrics of its best epoch, by the names that they have in an epoch."""
-    prefix = "best_"
-    return {name.removeprefix(prefix): value for name, value in metrics.items() if name.startswith(prefix)}
-
-
-def _data_settings(params: Mapping[str, str]) -> DataSettings:
-    """What decides the pixels, from a run's recorded parameters."""
-    size = params.get("data.image_size", "None")
-    return DataSettings(
-        reference=params.get("data.reference", "unknown"), image_size=None if size == "None" else int(size)
-    )
-
-
-def _values(model: str, run_id: str | None) -> dict[str, Any]:
-    keys = ("version", "alias", "previous_version", "test_accuracy", "ledger_count")
-    return {"model": model, "run_id": run_id, **dict.fromkeys(keys), "refusals": []}
