@@ -23,7 +23,7 @@ endif
 
 ARGS = $(SET) $(if $(DATA),--data '$(DATA)')
 
-.PHONY: help setup setup-dev sweep baseline compare promote rollback confirm rerun ui status stop doctor schema bench bench-quick test test-jax test-postgres test-cluster services services-stop faults faults-postgres fuzz clean
+.PHONY: help setup setup-dev extras sweep baseline compare promote rollback confirm rerun ui status stop doctor schema bench bench-quick test test-jax test-postgres test-cluster services services-stop faults faults-postgres fuzz clean
 
 help:  ## List the commands.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ help:  ## List the commands.
 setup: $(STAMP)  ## Make .venv and install Podium (nothing happens if nothing changed).
 
 setup-dev: $(DEV_STAMP)
+
+extras: setup  ## Install what some commands need besides: EXTRAS=export,ray,postgres,gp,cmaes.
+	$(if $(EXTRAS),,$(error say which: make extras EXTRAS=export))$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else f"Python 3.11 to 3.13 is needed, found {v[0]}.{v[1]}; name one with PYTHON=...")'
@@ -50,14 +53,14 @@ $(JAX_STAMP): pyproject.toml constraints.txt
 	.venv-jax/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[jax,dev]'
 	@touch $@
 
-sweep: setup  ## Search the space of SWEEP (default: the quickstart, on digits that need no download).
+sweep: setup  ## Search the space of SWEEP (default: the quickstart, on digits that need no download); RESUME=1, NEW=1.
 	$(PODIUM) sweep $(SWEEP) $(ARGS) $(if $(TRIALS),--trials $(TRIALS)) $(if $(HOURS),--hours $(HOURS)) $(if $(WORKERS),--workers $(WORKERS)) $(if $(RESUME),--resume) $(if $(NEW),--new)
 
 baseline: setup  ## Train RECIPE (default: the guide's CNN) once and log it.
 	$(PODIUM) train $(RECIPE) $(ARGS) $(if $(SEED),--seed $(SEED))
 
 confirm: setup  ## Train the leaders of SWEEP (default: the latest sweep) again on fresh seeds: TOP=, SEEDS=.
-	$(PODIUM) confirm $(if $(filter command line environment,$(origin SWEEP)),$(SWEEP)) $(if $(TOP),--top $(TOP)) $(if $(SEEDS),--seeds $(SEEDS))
+	$(PODIUM) confirm $(if $(filter command line,$(origin SWEEP)),$(SWEEP)) $(if $(TOP),--top $(TOP)) $(if $(SEEDS),--seeds $(SEEDS))
 
 rerun: setup  ## Repeat the run RUN=id and say whether it is the same to the bit.
 	$(if $(RUN),,$(error say which run: make rerun RUN=id))$(PODIUM) rerun $(RUN)
@@ -71,7 +74,7 @@ stop: setup  ## End the latest sweep; finished trials stay, `make sweep RESUME=1
 compare: setup  ## Rank the latest sweep's trials (or NAMES), and write REPORT (default: report.html).
 	$(PODIUM) compare $(NAMES) --report $(or $(REPORT),report.html)
 
-promote: setup  ## Check, test once and publish the latest sweep's winner, or SWEEP=name, or RUN=id.
+promote: setup  ## Check, test once and publish the latest sweep's winner, or SWEEP=name, or RUN=id; UNCONFIRMED=, ANYWAY=, AGAIN= (why).
 	$(PODIUM) promote $(if $(RUN),$(RUN),$(if $(filter command line,$(origin SWEEP)),$(SWEEP))) $(if $(MODEL),--model $(MODEL)) $(if $(UNCONFIRMED),--unconfirmed '$(UNCONFIRMED)') $(if $(ANYWAY),--anyway '$(ANYWAY)') $(if $(AGAIN),--again '$(AGAIN)')
 
 rollback: setup  ## Swap champion and challenger of MODEL (default: the latest sweep's).
@@ -123,14 +126,16 @@ fuzz: setup-dev  ## Read 2,000 damaged files of each kind (ROUNDS=): sweeps, rec
 BENCH := throughput time_to_accuracy
 BENCH_ALONE := warm_trial tracking_cost coordinator
 
-bench: setup  ## Measure speed, for hours: DATA= CIFAR-10's images, PEERS= the Python that has the other tools (SEEDS=).
-	$(if $(DATA),,$(error say where CIFAR-10's images are: make bench DATA=cifar10-images.zip))for name in $(BENCH_ALONE); do $(BIN)/python benchmarks/$$name.py --seeds $(or $(SEEDS),3) || exit 1; done
-	for name in $(BENCH); do $(BIN)/python benchmarks/$$name.py '$(DATA)' --seeds $(or $(SEEDS),3) || exit 1; done
-	$(if $(PEERS),$(BIN)/python benchmarks/time_to_quality.py '$(DATA)' --peers '$(PEERS)' --seeds $(or $(SEEDS),3))
+BENCH_OUT ?= build/bench
+
+bench: setup  ## Measure speed, for hours: DATA= CIFAR-10's images, PEERS= the Python that has the other tools (SEEDS=, BENCH_OUT=).
+	$(if $(DATA),,$(error say where CIFAR-10's images are: make bench DATA=cifar10-images.zip))for name in $(BENCH_ALONE); do $(BIN)/python benchmarks/$$name.py --seeds $(or $(SEEDS),3) --out $(BENCH_OUT) || exit 1; done
+	for name in $(BENCH); do $(BIN)/python benchmarks/$$name.py '$(DATA)' --seeds $(or $(SEEDS),3) --out $(BENCH_OUT) || exit 1; done
+	$(if $(PEERS),$(BIN)/python benchmarks/time_to_quality.py '$(DATA)' --peers '$(PEERS)' --seeds $(or $(SEEDS),3) --out $(BENCH_OUT))
 
 bench-quick: setup  ## The same in about ten minutes, one seed each, without the other tools: DATA= CIFAR-10's images.
-	$(if $(DATA),,$(error say where CIFAR-10's images are: make bench-quick DATA=cifar10-images.zip))for name in $(BENCH_ALONE); do $(BIN)/python benchmarks/$$name.py --quick --seeds 1 || exit 1; done
-	for name in $(BENCH); do $(BIN)/python benchmarks/$$name.py '$(DATA)' --quick --seeds 1 || exit 1; done
+	$(if $(DATA),,$(error say where CIFAR-10's images are: make bench-quick DATA=cifar10-images.zip))for name in $(BENCH_ALONE); do $(BIN)/python benchmarks/$$name.py --quick --seeds 1 --out $(BENCH_OUT) || exit 1; done
+	for name in $(BENCH); do $(BIN)/python benchmarks/$$name.py '$(DATA)' --quick --seeds 1 --out $(BENCH_OUT) || exit 1; done
 
 test: setup-dev  ## Check types, style and behaviour.
 	$(BIN)/ruff check .

@@ -55,6 +55,11 @@ class SweepError(PodiumError):
     """Ends the whole sweep: going on would repeat the same failure."""
 
 
+def install(*extras: str) -> str:
+    """What to do where the libraries of an extra are not installed."""
+    return f"Install it in Podium's folder: make extras EXTRAS={','.join(extras)}"
+
+
 class TrialFailed(PodiumError):
     """Ends one trial; the sweep goes on. `cause` is one of result.FailureCause's values."""
 

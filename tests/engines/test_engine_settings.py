@@ -173,7 +173,7 @@ def test_a_sampler_whose_library_is_missing_names_the_extra(sampler: str, tmp_pa
     found = faults(tmp_path, {**OPTUNA, "sampler": sampler}, {})
     if importlib.util.find_spec(EXTRAS[sampler]) is None:
         assert len(found) == 1
-        assert f"pip install 'podium[{sampler}]'" in found[0]
+        assert f"make extras EXTRAS={sampler}" in found[0]
     else:
         assert found == []
 

@@ -212,7 +212,7 @@ def test_a_missing_runtime_is_named_with_its_extra_before_anything_is_written(
     done = use("export", MODEL, "--format", "litert", "--out", str(tmp_path / "made"))
     assert done.code == 2
     assert done.json["error"]["message"] == "not installed: litert needs ai_edge_litert."
-    assert "podium[export]" in done.json["error"]["remedy"]
+    assert "make extras EXTRAS=export" in done.json["error"]["remedy"]
     assert not (tmp_path / "made").exists()
 
 

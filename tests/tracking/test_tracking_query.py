@@ -66,6 +66,21 @@ def test_children_come_by_trial_number_with_curves_of_all_runs_at_once(stores: S
     assert query.history(stores, str(frame["run_id"][4])).empty
 
 
+def test_a_run_id_may_be_typed_as_tables_show_it(stores: Stores) -> None:
+    parent = sweep(stores, "digits", 2)
+    ids = query.children(stores, parent)["run_id"].tolist()
+    assert query.whole_run_id(stores, ids[0][:8]) == ids[0]
+    assert query.whole_run_id(stores, ids[0]) == ids[0]
+    assert query.whole_run_id(stores, "digits") == "digits"
+    sweep(stores, ids[1][:9], 1)  # a sweep's name comes first
+    assert query.whole_run_id(stores, ids[1][:9]) == ids[1][:9]
+    missing = next(
+        f"{number:08x}" for number in range(9) if not any(each.startswith(f"{number:08x}") for each in ids)
+    )
+    with pytest.raises(InvalidInput, match=f"no run's id begins with {missing}"):
+        query.whole_run_id(stores, missing)
+
+
 def test_leaders_are_the_best_complete_trials(stores: Stores) -> None:
     parent = sweep(stores, "digits", 4)
     ids = query.children(stores, parent)["run_id"].tolist()

@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from podium.errors import InvalidInput, PodiumError
+from podium.errors import InvalidInput, PodiumError, install
 from podium.stores import redacted
 
 Format = Literal["keras", "saved_model", "litert", "litert-int8", "onnx"]
@@ -60,11 +60,9 @@ def check_runtimes(formats: Sequence[Format]) -> None:
         if importlib.util.find_spec(name) is None
     }
     if missing:
-        extras = ",".join(sorted({EXTRAS.get(name, EXTRA) for name in missing}))
+        extras = sorted({EXTRAS.get(name, EXTRA) for name in missing})
         words = ", ".join(f"{format_} needs {name}" for name, format_ in missing.items())
-        raise InvalidInput(
-            f"not installed: {words}.", remedy=f"Install the extra: pip install 'podium[{extras}]'"
-        )
+        raise InvalidInput(f"not installed: {words}.", remedy=install(*extras))
 
 
 def convert(model: Path, files: Mapping[Format, Path], *, calibration: Path) -> dict[Format, str]:

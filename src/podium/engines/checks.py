@@ -97,7 +97,7 @@ def _missing_extra(settings: OptunaSettings) -> list[Fault]:
     return [
         Fault(
             message=f"'{settings.sampler}' needs {library}, which is not installed: "
-            f"pip install 'podium[{settings.sampler}]'",
+            f"make extras EXTRAS={settings.sampler}",
             key="engine.sampler",
             got=settings.sampler,
             allowed=", ".join(name for name in SAMPLERS if name not in EXTRAS),

@@ -14,7 +14,7 @@ from sqlalchemy.orm import scoped_session, sessionmaker
 
 from podium.engines.patient_storage import PatientStorage
 from podium.engines.study_lock import StudyAway, alone_with_tables, leading_engine
-from podium.errors import InvalidInput
+from podium.errors import InvalidInput, install
 from podium.live import one_at_a_time
 from podium.stores import redacted
 
@@ -131,7 +131,7 @@ def _explained(study_url: str) -> Iterator[None]:
         reason = str(error.__cause__ or error).splitlines()[0]
         remedy = "Set PODIUM_STUDY_URL to an SQLAlchemy URL that works, or unset it for mlruns/studies.db."
         if isinstance(error, ImportError) and study_url.startswith(POSTGRESQL):
-            remedy = "Install the driver: pip install 'podium[postgres]'. Its addresses start with postgresql+psycopg://."
+            remedy = f"{install('postgres')} Addresses start with postgresql+psycopg://."
         raise InvalidInput(
             f"the study store {redacted(study_url)} cannot be used: {redacted(reason)}", remedy=remedy
         ) from error

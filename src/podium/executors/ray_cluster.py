@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from podium.errors import InvalidInput, SweepError
+from podium.errors import InvalidInput, SweepError, install
 from podium.executors.worker_process import scrubbed
 
 # Settings of the backend that decide what a training computes; everything else is the node's own.
@@ -63,9 +63,7 @@ def prepare(address: str | None) -> None:
     Token authentication is on, unless RAY_AUTH_MODE says otherwise. Raises: InvalidInput without Ray.
     """
     if importlib.util.find_spec("ray") is None:
-        raise InvalidInput(
-            "--executor ray needs Ray, which is not installed.", remedy="pip install 'podium[ray]'"
-        )
+        raise InvalidInput("--executor ray needs Ray, which is not installed.", remedy=install("ray"))
     for name, value in _DRIVER.items():
         os.environ.setdefault(name, value)
     if address is None and not os.environ.keys() & {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}:

@@ -71,6 +71,7 @@ def _shown(records: Sequence[SweepRecord], ranked: pd.DataFrame, top: int) -> li
 def _records(stores: Stores, names: Sequence[str]) -> list[SweepRecord]:
     if not names:
         return [sweep_record(stores, query.find_parent(stores, None))]
+    names = [query.whole_run_id(stores, name) for name in names]
     single = [name for name in names if query.is_single_run(stores, name)]
     if single and len(single) < len(names):
         raise InvalidInput("sweeps and single runs cannot be compared in one table.", remedy="Name one kind.")

@@ -246,5 +246,5 @@ def _shown(made: _Ensemble, values: Mapping[str, Any]) -> list[object]:
         f"{values['parameters']:,} parameters, {values['bytes']:,} bytes: an image takes as long as by all members "
         "one after another",
         f"{values['model']}: version {values['version']}; no alias was moved. To make it the champion: "
-        f"podium promote {values['run_id']}",
+        f'podium promote {values["run_id"]} --unconfirmed "WHY"',
     ]

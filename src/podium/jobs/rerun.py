@@ -19,6 +19,7 @@ from podium.selection.rerun import RerunVerdict, Trained, judge
 from podium.session.assembly import Material, crew, gather, make_plan, run_loop
 from podium.session.progress import Progress
 from podium.stores import Stores, stores_here
+from podium.tracking import query
 from podium.tracking.run_record import (
     RunRecord,
     capture_source,
@@ -36,10 +37,10 @@ def rerun(run_id: str) -> Answer:
     """Train a run again by its recorded recipe, data, code, seeds and threads; exit code 1 if it differs."""
     stores = stores_here()
     stores.prepare()
-    record = read_run(stores, run_id)
+    record = read_run(stores, query.whole_run_id(stores, run_id))
     _refuse_what_cannot_be_repeated(record)
     recipe = read_recipe(stores, record)
-    name = f"rerun-{run_id[:8]}-{time.strftime('%Y%m%d-%H%M%S')}"
+    name = f"rerun-{record.run_id[:8]}-{time.strftime('%Y%m%d-%H%M%S')}"
     with tempfile.TemporaryDirectory(prefix="podium-code-") as folder:
         code = recorded_code(stores, record, Path(folder))
         recipe = recipe.model_copy(update={"code": str(code) if code else None})

@@ -60,6 +60,7 @@ class Candidate:
 
 def sweep_name(stores: Stores, what: str | None) -> str:
     """The name of the sweep (or single training) that a SWEEP or RUN_ID argument stands for."""
+    what = None if what is None else query.whole_run_id(stores, what)
     run_id = what if what is not None and query.is_single_run(stores, what) else _parent(stores, what)
     return _sweep_of(_run(stores, run_id), stores)
 
@@ -70,6 +71,7 @@ def find_candidate(stores: Stores, what: str | None) -> Candidate:
 
     Raises: InvalidInput if there is no such run, or no trial of the sweep is complete.
     """
+    what = None if what is None else query.whole_run_id(stores, what)
     if what is not None and query.is_single_run(stores, what):
         run = _run(stores, what)
         kind = run["tags.podium.kind"]

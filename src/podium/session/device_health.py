@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from podium.errors import PodiumError
+from podium.errors import PodiumError, install
 from podium.executors.base import Attempt, Ended, EpochDone
 from podium.executors.local import LocalExecutor
 from podium.executors.placement import visible_gpus
@@ -68,7 +68,7 @@ def ray_check(environment: Mapping[str, str]) -> Check:
     name, address = "Ray", environment.get("RAY_ADDRESS")
     if find_spec("ray") is None:
         if address:
-            return problem(name, "RAY_ADDRESS is set, Ray is not installed", "pip install 'podium[ray]'")
+            return problem(name, "RAY_ADDRESS is set, Ray is not installed", install("ray"))
         return ok(name, "not installed; only sweeps on a cluster need it")
     if not address:
         return ok(name, "installed; RAY_ADDRESS names no cluster")

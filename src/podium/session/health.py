@@ -64,7 +64,7 @@ def _system() -> Check:
     found = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
     allowed = metadata("podium")["Requires-Python"]
     if platform.python_version() not in SpecifierSet(allowed):
-        return problem(name, found, f"Use a Python {allowed}: make clean, then make setup PYTHON=...")
+        return problem(name, found, f"Use a Python {allowed}: rm -rf .venv, then make setup PYTHON=...")
     if platform.system() != "Linux":
         return warning(name, found, "Linux is supported; elsewhere Podium is not tested.")
     return ok(name, found)

@@ -26,7 +26,7 @@ RUNS_A_PAGE = 1_000
 REQUESTS_AT_ONCE = 8
 READ_TRIES = 3
 READ_PAUSE_SECONDS = 0.2
-RUN_ID_LENGTH = 32
+RUN_ID_LENGTH, SHOWN_LETTERS = 32, 8
 UI = "http://127.0.0.1:5000"
 # What `Recorder.epoch` writes beside the recipe's own metrics; their step 0 is the whole run's value.
 EPOCH_METRICS = (
@@ -83,6 +83,26 @@ def status_of_study(stores: Stores, study: str) -> str | None:
         if runs:
             return str(runs[0].info.status)
     return None
+
+
+def whole_run_id(stores: Stores, text: str) -> str:
+    """The run id that begins with `text`, as tables show it; any other text, and a sweep's name, as it is.
+
+    Raises: InvalidInput if several runs' ids begin so, or none does.
+    """
+    if not SHOWN_LETTERS <= len(text) < RUN_ID_LENGTH or not _is_hex(text):
+        return text
+    client = _client(stores)
+    experiments = {each.name: each.experiment_id for each in client.search_experiments()}
+    if text in experiments:
+        return text
+    found = client.search_runs(list(experiments.values()), f"attributes.run_id LIKE '{text}%'", max_results=2)
+    if len(found) != 1:
+        how_many = "several runs' ids begin" if found else "no run's id begins"
+        raise InvalidInput(
+            f"{how_many} with {text}.", remedy="Look it up: podium compare --json has whole ids."
+        )
+    return str(found[0].info.run_id)
 
 
 def is_single_run(stores: Stores, name: str) -> bool:
@@ -205,7 +225,11 @@ def _run(client: MlflowClient, run_id: str) -> Run:
 
 
 def _is_run_id(text: str) -> bool:
-    return len(text) == RUN_ID_LENGTH and all(letter in "0123456789abcdef" for letter in text)
+    return len(text) == RUN_ID_LENGTH and _is_hex(text)
+
+
+def _is_hex(text: str) -> bool:
+    return all(letter in "0123456789abcdef" for letter in text)
 
 
 def _row(run: Run) -> dict[str, Any]:

@@ -129,7 +129,7 @@ def read_recipe(stores: Stores, record: RunRecord) -> Recipe:
     if path is None:
         raise Refused(
             f"run {record.run_id} cannot be repeated: its artifact {RECIPE_FILE} is not there.",
-            remedy="The run was not packaged; `podium doctor` says what became of it.",
+            remedy="The run was not packaged: its sweep's run says why (tag podium.packaging_failures).",
         )
     document = read_document(path)
     shutil.rmtree(path.parent, ignore_errors=True)
