@@ -175,7 +175,7 @@ class RandAugmentSettings(Settings):
 
 
 class AugmentationSettings(Settings):
-    """Random changes of training images. `strength` scales rotation and zoom: 1 is the guide's, 0 turns flip and shift off too.
+    """Random changes of training images. `strength` scales rotation and zoom, 1 being the guide's; 0 turns off the flip too.
 
     `rotation` is in turns (0.1 is up to 36 degrees either way), `zoom` a share of the size, `shift` whole pixels
     either way. `alternating_flip` mirrors each image in every other epoch instead of at random. `contrast` is the most

@@ -118,7 +118,7 @@ def _even_out(model: Any) -> None:
     """Move the scales of batch normalisation into the layer before it, past its ReLU: the network stays the same.
 
     The eight bits of a tensor are shared by all of its channels. Where their ranges differ ten times, as before a
-    batch normalisation, most channels are left with a few values, and the guide's CNN loses 4 points.
+    batch normalisation, most channels are left with a few values, and accuracy is lost.
     Source: Nagel et al., 2019, Data-Free Quantization Through Weight Equalization and Bias Correction.
     """
     import keras
