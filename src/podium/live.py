@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,8 +13,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from podium.errors import InvalidInput
+from podium.stores import Stores, redacted
 
 LOOK_SECONDS = 1.0
+STORES_FILE = "stores.json"
+# What follows a name: the digits of a study and its number, then those of a confirmation; or the time of a training.
+_SUFFIX = re.compile(r"-[0-9a-f]{10}(-\d+)?(-confirm-[0-9a-f]{10})?|-\d{8}-\d{6}")
 
 
 @contextmanager
@@ -86,6 +91,29 @@ def write_status(folder: Path, status: Mapping[str, Any]) -> None:
     temporary.replace(folder / "status.json")
 
 
+def note_stores(folder: Path, stores: Stores) -> None:
+    """Keep in the sweep's folder where its study and its runs are, without passwords."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".status.{os.getpid()}"
+    temporary.write_text(json.dumps(_addresses(stores)))
+    temporary.replace(folder / STORES_FILE)
+
+
+def kept_elsewhere(folder: Path, stores: Stores) -> bool:
+    """Whether the sweep's study and runs are in other stores than these, as far as its folder says."""
+    try:
+        return bool(json.loads((folder / STORES_FILE).read_text()) != _addresses(stores))
+    except FileNotFoundError:
+        return False
+
+
+def _addresses(stores: Stores) -> list[str]:
+    # Stores beside the folder stay its own if all of it is moved.
+    return [
+        redacted(each).replace(str(stores.root), "mlruns") for each in (stores.study_url, stores.tracking_uri)
+    ]
+
+
 def read_status(folder: Path) -> dict[str, Any] | None:
     """The last status that was written, None if there is none."""
     try:
@@ -95,7 +123,12 @@ def read_status(folder: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-def latest(root: Path) -> Path | None:
-    """The sweep folder whose status is the newest, None if there is none."""
+def is_of(folder: str, name: str) -> bool:
+    """Whether a folder of this name is that of a sweep, confirmation or single training called `name`."""
+    return folder == name or (folder.startswith(name) and bool(_SUFFIX.fullmatch(folder[len(name) :])))
+
+
+def with_status(root: Path) -> list[Path]:
+    """The sweep folders that hold a status, the newest first."""
     found = [(path.stat().st_mtime, path.parent) for path in root.glob("*/status.json")]
-    return max(found)[1] if found else None
+    return [folder for _, folder in sorted(found, reverse=True)]

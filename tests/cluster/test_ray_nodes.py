@@ -191,7 +191,8 @@ def test_training_on_another_node_is_the_same_to_the_bit(
         executor = make()
         until(executor, lambda _: executor.free == 1)
         executor.submit(Attempt(key="2.1", job=replace(far, folder=tmp_path / "trial-0002" / "attempt-1")))
-        events = until(executor, lambda events: any(isinstance(event, Ended) for event in events))
+        events = until(executor, lambda events: any(isinstance(event, Notice) for event in events))
+        assert not [event for event in events if isinstance(event, Ended)], "the trial has lost nothing"
         [notice] = [event.text for event in events if isinstance(event, Notice)]
         assert arrays.split_digest in notice
         assert "is refused" in notice

@@ -8,8 +8,9 @@ from collections.abc import Callable
 import pytest
 from sweep_world import EPOCHS, Watcher, World
 
-from podium.coordinator.loop import Coordinator
+from podium.coordinator.loop import MOST_TWINS, Coordinator
 from podium.coordinator.trial import LiveTrial
+from podium.engines.base import Outcome
 from podium.executors.local import LocalExecutor
 from podium.result import EpochEvent
 from podium.search_space import CategoricalParameter
@@ -94,6 +95,30 @@ def test_epochs_of_duplicates_cost_nothing(
     assert len(copies) >= 30 - most
     assert len(world.trained()) == EPOCHS * (30 - len(copies))
     assert len(world.trained()) == epochs_on_record(world)
+    assert world.disagreements() == []
+
+
+def test_a_space_that_is_used_up_ends_a_sweep_that_counts_epochs(
+    make_world: Callable[..., World], eight_workers: LocalExecutor
+) -> None:
+    world = make_world()
+    world.space = {"model.dropout": CategoricalParameter(type="categorical", choices=[0.25, 0.5])}
+    conclusion = world.start(eight_workers, trials=None, epochs=1_000)
+    assert conclusion.reason == f"the last {MOST_TWINS} proposals had all been trained before"
+    assert epochs_on_record(world) <= 2 * WORKERS * EPOCHS
+    # And a person may end it in the midst of them.
+    seen: list[LiveTrial] = []
+
+    def watch(coordinator: Coordinator, watcher: Watcher) -> None:
+        def act(trial: LiveTrial, outcome: Outcome) -> None:
+            seen.append(trial)
+            if len(seen) == 5:
+                coordinator.interrupt()
+
+        watcher.on_end = act
+
+    assert world.start(eight_workers, trials=None, epochs=1_000, watch=watch).interrupted
+    assert len(seen) == 5
     assert world.disagreements() == []
 
 

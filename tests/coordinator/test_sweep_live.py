@@ -52,7 +52,7 @@ def test_a_sweep_that_runs_elsewhere_is_refused_until_its_holder_is_dead(tmp_pat
 def test_nobody_holds_a_sweep_that_never_ran(tmp_path: Path) -> None:
     assert live.holder(tmp_path / "none") is None
     assert live.read_status(tmp_path / "none") is None
-    assert live.latest(tmp_path) is None
+    assert live.with_status(tmp_path) == []
 
 
 def test_an_earlier_holder_is_not_taken_for_the_present_one(tmp_path: Path) -> None:
@@ -101,9 +101,24 @@ def test_a_status_is_read_whole_while_it_is_replaced(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["status.json"]
 
 
-def test_the_latest_sweep_is_the_one_that_wrote_last(tmp_path: Path) -> None:
+def test_folders_come_with_the_one_that_wrote_last_first(tmp_path: Path) -> None:
     for name, age in (("a-1", 20), ("b-1", 10)):
         (tmp_path / name).mkdir()
         live.write_status(tmp_path / name, json.loads("{}"))
         os.utime(tmp_path / name / "status.json", (time.time() - age, time.time() - age))
-    assert live.latest(tmp_path) == tmp_path / "b-1"
+    assert live.with_status(tmp_path) == [tmp_path / "b-1", tmp_path / "a-1"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "is_of"),
+    [
+        ("digits", True),
+        ("digits-0123456789", True),
+        ("digits-0123456789-2-confirm-abcdef0123", True),
+        ("digits-20261123-101500", True),
+        ("digits-wide-0123456789", False),
+        ("digits2-0123456789", False),
+    ],
+)
+def test_a_name_stands_for_its_own_folders_alone(folder: str, is_of: bool) -> None:
+    assert live.is_of(folder, "digits") is is_of

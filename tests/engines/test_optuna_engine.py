@@ -11,7 +11,7 @@ from toy_sweeps import EPOCHS, FINITE_SPACE, SPACE, Played, play, toy_engine, to
 
 from podium.engines.base import Done, Engine, Outcome, Proposal
 from podium.engines.make import option_faults
-from podium.engines.study import PROPOSAL
+from podium.engines.study import PROPOSAL, VERDICT
 
 TPE = {"name": "optuna", "sampler": "tpe", "pruner": "none", "seed": 1}
 RANDOM = {**TPE, "sampler": "random"}
@@ -229,6 +229,27 @@ def test_the_search_moves_away_from_what_ran_out_of_memory_and_not_from_other_fa
     memory = sum(_late_completions(tmp_path, "memory", seed) for seed in range(3))
     error = sum(_late_completions(tmp_path, "error", seed) for seed in range(3))
     assert memory > 1.3 * error
+
+
+def test_a_trial_that_ends_well_after_a_torn_end_for_want_of_memory_is_feasible(tmp_path: Path) -> None:
+    engine = toy_engine(toy_sweep(tmp_path, TPE))
+    first, second = asked(engine).number, asked(engine).number
+    for number in (first, second):
+        engine._record.constrain(number, "memory", 1.0)  # and killed before the state
+    engine.tell(first, Outcome(state="complete", value=0.5))
+    engine.tell(second, Outcome(state="failed", cause="memory", message="no"))
+    assert [record.feasible for record in engine.trials()] == [True, False]
+    assert engine.best() == [first]
+
+
+def test_a_verdict_to_stop_holds_from_its_epoch_on_alone(tmp_path: Path) -> None:
+    engine = toy_engine(toy_sweep(tmp_path, {**TPE, "pruner": "successive_halving"}))
+    engine.tell(asked(engine).number, Outcome(state="complete", value=0.9))
+    number = asked(engine).number
+    engine.report(number, 1, 0.5)
+    engine._record.storage.set_trial_user_attr(engine._record.trial_id(number), VERDICT, 2)
+    # Another attempt begins again before it.
+    assert [engine.report(number, epoch, 0.5) for epoch in (1, 2, 3)] == [False, True, True]
 
 
 @pytest.mark.slow

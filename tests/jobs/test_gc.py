@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -129,17 +130,49 @@ def test_what_a_finished_sweep_left_is_listed_first_and_removed_when_told(
 ) -> None:
     study("done-1", "FINISHED", running=False)
     attempt(stores, "done-1", 0, "best.keras", "packaged.json")
-    attempt(stores, "done-1", 1, "history.json")
+    attempt(stores, "done-1", 1, "history.json", "packaged.json")
     before = files(tmp_path)
     listed = gc()
     assert files(tmp_path) == before
     assert listed["removed"] is False
     assert paths(listed["items"]) == {"mlruns/checkpoints/done-1"}
-    assert listed["bytes"] == 7000
+    assert listed["bytes"] == 8000
     removed = gc("--yes")
     assert removed["items"] == listed["items"]
     assert not (stores.checkpoints / "done-1").exists()
     assert gc()["items"] == []
+
+
+def test_what_belongs_to_other_stores_stays(
+    stores: Stores, study: Callable[..., ListedEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study("own-1", "FINISHED", running=False)
+    for name, own in (("own-1", True), ("far-1", False)):
+        attempt(stores, name, 0)
+        live.write_status(make_folder(stores.sweeps / name), {})
+        live.note_stores(
+            stores.sweeps / name, stores if own else replace(stores, study_url="postgresql://host/studies")
+        )
+    answer = gc("--yes")
+    assert paths(answer["items"]) == {"mlruns/checkpoints/own-1"}
+    assert [(Path(kept["path"]).name, kept["why"]) for kept in answer["kept"]] == [
+        ("far-1", "its study and its runs are in other stores: set their addresses to see them")
+    ]
+
+
+def test_a_pruned_trial_whose_files_are_not_in_mlflow_keeps_them(
+    stores: Stores, study: Callable[..., ListedEngine]
+) -> None:
+    study("done-1", "FINISHED", running=False)
+    attempt(stores, "done-1", 0, "history.json", "packaged.json")
+    only_copy = attempt(stores, "done-1", 1, "history.json")
+    assert paths(gc("--yes")["items"]) == {"mlruns/checkpoints/done-1/trial-0000"}
+    assert (only_copy / "history.json").is_file()
+
+
+def make_folder(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    return folder
 
 
 def test_a_model_that_is_not_in_mlflow_stays(stores: Stores, study: Callable[..., ListedEngine]) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import pytest
-from promotion_records import Records
+from promotion_records import Records, podium
 
 pytestmark = pytest.mark.slow
 
@@ -144,3 +145,15 @@ def test_nothing_to_roll_back_to_is_refused(records: Records) -> None:
 
 def test_rollback_takes_no_reasons(records: Records) -> None:
     assert records.command("--rollback", "--again", "why not").code == 2
+
+
+@pytest.mark.parametrize("name", ["a/b", "a:b", 'a"b', " "])
+def test_a_model_name_that_mlflow_would_refuse_is_refused_first(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for words in (["promote", "--model", name], ["promote", "--rollback", "--model", name]):
+        refused = podium(*words, capsys=capsys)
+        assert refused.code == 2
+        assert refused.json["error"]["message"].startswith(f"--model: got '{name}'")
+    assert list(tmp_path.iterdir()) == []

@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+from pathlib import Path
 from urllib.parse import parse_qs, unquote
 
 import pytest
 from tracking_records import begin, record_trial
 
-from podium.errors import InvalidInput
+from podium.errors import InvalidInput, PodiumError
 from podium.stores import Stores, redacted
 from podium.tracking import query
+from podium.tracking.run_record import read_run
 from podium.tracking.runs import Recorder
 from podium.tracking.store import is_server
 
@@ -85,6 +88,19 @@ def test_leaders_are_the_best_complete_trials(stores: Stores) -> None:
     parent = sweep(stores, "digits", 4)
     ids = query.children(stores, parent)["run_id"].tolist()
     assert query.leaders(stores, parent, 2) == [ids[3], ids[2]]
+
+
+def test_a_store_that_is_away_is_said_and_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with socket.socket() as taken:  # a port that nobody listens on
+        taken.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        away = Stores(root=tmp_path, tracking_uri=address, artifact_uri=None, study_url="sqlite://")
+        for read in (query.find_parent, read_run, query.children):
+            with pytest.raises(PodiumError, match=f"The tracking store {address} cannot be used"):
+                read(away, "0" * 32)
 
 
 def test_the_comparison_address_survives_quoting(stores: Stores) -> None:

@@ -10,6 +10,7 @@ from podium.errors import PodiumError, Refused
 from podium.stores import Stores
 from podium.tracking import registry
 from podium.tracking.runs import Recorder
+from podium.tracking.store import open_client
 
 pytestmark = pytest.mark.slow
 
@@ -68,6 +69,25 @@ def test_rollback_swaps_and_swaps_back(stores: Stores, register: Callable[[], in
     registry.set_champion(stores, "digits", second)
     assert registry.rollback(stores, "digits") == (first, second)
     assert registry.rollback(stores, "digits") == (second, first)
+
+
+def test_a_rollback_that_was_killed_goes_on(stores: Stores, register: Callable[[], int]) -> None:
+    first, second = register(), register()
+    registry.set_champion(stores, "digits", first)
+    registry.set_champion(stores, "digits", second)
+    client = open_client(stores)
+
+    def killed_between_the_aliases() -> None:
+        client.set_registered_model_tag("digits", registry.ROLLBACK_TAG, f"{first} {second}")
+        client.set_registered_model_alias("digits", registry.CHALLENGER, str(second))
+
+    killed_between_the_aliases()
+    assert registry.rollback(stores, "digits") == (first, second)
+    assert registry.champion(stores, "digits").version == first  # type: ignore[union-attr]
+    assert registry.challenger(stores, "digits").version == second  # type: ignore[union-attr]
+    killed_between_the_aliases()
+    registry.set_champion(stores, "digits", register())  # a promotion overtakes it
+    assert registry.ROLLBACK_TAG not in client.get_registered_model("digits").tags
 
 
 def test_a_failed_promotion_leaves_both_aliases_where_they_were(

@@ -201,12 +201,14 @@ def test_one_key_is_one_parent_run(stores: Stores, recorder: Recorder) -> None:
 
 def test_what_mlflow_refuses_holds_up_nothing_and_is_named(stores: Stores, recorder: Recorder) -> None:
     open_parent(recorder)
-    begin(recorder, 0, parameters={"not/../a name": 1})
+    begin(recorder, 0, parameters={"good": 1, "not/../a name": 2, "fine": 3})
     recorder.annotate("f" * 32, {"a": "b"})
     record_trial(recorder, 1)
     assert recorder.flush(20)
     assert len(recorder.problems) == 2
-    assert "parameters of run" in recorder.problems[0]
+    assert "parameter not/../a name of run" in recorder.problems[0]
+    found = query.run_frame(stores, [str(recorder.run_id(0))]).iloc[0]
+    assert (found["params.good"], found["params.fine"]) == ("1", "3")
     assert "tags of run" in recorder.problems[1]
     assert recorder.run_id(1) is not None
 

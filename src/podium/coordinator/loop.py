@@ -20,6 +20,8 @@ from podium.result import EpochEvent, Failure, TrainingResult, Verdict
 from podium.tracking.runs import Recorder
 
 POLL_SECONDS = 0.5
+# Proposals in a row that were all trained before: the space, or what the sampler makes of it, is used up.
+MOST_TWINS = 100
 
 
 class Coordinator:
@@ -50,6 +52,8 @@ class Coordinator:
         self._streak = outcomes.FailureStreak()
         self._fault: SweepError | None = None
         self._interrupted_at: float | None = None
+        self._twins = 0
+        self._ended_at_once = False
 
     def interrupt(self) -> None:
         """Ask the loop to end as soon as workers have checkpointed."""
@@ -105,14 +109,14 @@ class Coordinator:
                 self._handle(event)
             # A lost trial goes on, whatever is used up; one that ended may have left some of it.
             if self._waiting or any(isinstance(event, Ended) for event in events):
-                reason = ""
+                reason, self._twins = "", 0
             self._package_ready()
             self._end_overdue()
             self._spending.note_if_due()
 
     def _events(self) -> list[Event]:
         try:
-            return self._executor.events(POLL_SECONDS)
+            return self._executor.events(0.0 if self._ended_at_once else POLL_SECONDS)
         except OSError as error:
             raise SweepError(
                 f"a worker cannot be started: {error}", remedy="Mend that, then go on with --resume."
@@ -135,14 +139,20 @@ class Coordinator:
                 self._waiting.append(record.proposal)
 
     def _fill(self) -> str:
-        """Submit until no worker is free. Answers why nothing more will be started, or ''."""
-        while self._executor.free > 0 and self._fault is None:
+        """Submit until no worker is free, or a trial ends at once: others' events are then looked at between two.
+
+        Answers why nothing more will be started, or ''.
+        """
+        self._ended_at_once = False
+        while self._executor.free > 0 and self._fault is None and not self._ended_at_once:
             if self._waiting:
                 self._start(self._waiting.popleft())
                 continue
             reason = self._spending.why_no_trial(self._epochs_in_training())
             if reason:
                 return reason
+            if self._twins >= MOST_TWINS:
+                return "" if self._live else f"the last {MOST_TWINS} proposals had all been trained before"
             proposal = self._records.ask()
             if isinstance(proposal, Done):
                 return proposal.reason
@@ -162,22 +172,27 @@ class Coordinator:
         except InvalidInput as error:
             self._records.open(trial)
             self._fail(trial, Failure(cause="error", message=str(error)))
+            self._ended_at_once = True
             return
         trial.epochs = proposal.epochs or trial.recipe.training.epochs
         self._records.open(trial)
         twin = self._records.twin(proposal)
         if twin is not None and not trial.history:
             self._end(trial, outcomes.of_twin(twin))
+            self._twins += 1
+            self._ended_at_once = True
             return
         used = self._spending.why_no_epoch(self._epochs_in_training())
         if used:
             self._end(trial, Outcome(state="pruned", value=trial.best, message=f"stopped by {used}"))
+            self._ended_at_once = True
             return
         job = replace(
             self._plan.job(trial.recipe, trial.folder, trial.epochs),
             first_epoch=proposal.first_epoch,
             resume_from=trial.resume_from,
         )
+        self._twins = 0
         self._live[trial.key] = trial
         self._executor.submit(Attempt(key=trial.key, job=job))
         self._observer.started(trial)

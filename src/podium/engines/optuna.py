@@ -28,6 +28,7 @@ from podium.sweep_file import EPOCH_METRICS, ConstraintSettings, ObjectiveSettin
 # A model that insists on what failed seldom changes its mind, and 'gp' takes a second for each attempt.
 OWN_SAMPLER_ATTEMPTS = 2
 ALL_ATTEMPTS = 200
+MEMORY = "memory"  # the constraint that a trial breaks which runs out of it
 
 
 class OptunaEngine(RecordedEngine):
@@ -101,7 +102,8 @@ class OptunaEngine(RecordedEngine):
             return False
         trial = self._record.get(number)
         if VERDICT in trial.user_attrs:
-            return True
+            # A later attempt may begin before it: its epochs up to there are trained again.
+            return epoch >= int(trial.user_attrs[VERDICT])
         # Asked for the baseline too: rungs are counted on what this call notes.
         if epoch != trial.last_step or not self._pruner.prune(self._study, trial) or number == 0:
             return False
@@ -152,7 +154,9 @@ class OptunaEngine(RecordedEngine):
         if limit is not None and size is not None:
             self._record.constrain(number, "parameters", size / limit.at_most - 1.0)
         if outcome.cause == "memory":
-            self._record.constrain(number, "memory", 1.0)
+            self._record.constrain(number, MEMORY, 1.0)
+        elif MEMORY in self._record.get(number).constraints:
+            self._record.constrain(number, MEMORY, 0.0)  # an end that a kill cut short had set it
 
     def _propose(self, trial_id: int, number: int, values: dict[str, Scalar]) -> Proposal:
         storage = self._record.storage

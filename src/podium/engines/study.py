@@ -235,10 +235,14 @@ class Record:
         return [trial.number for trial in study.best_trials if PROPOSAL in trial.user_attrs]
 
     def constrain(self, number: int, name: str, value: float) -> None:
-        """Tell how far the trial is beyond a limit; it is feasible at 0 and below."""
-        if name not in self.get(number).constraints:
+        """Tell how far the trial is beyond a limit; it is feasible at 0 and below. The last value counts."""
+        trial = self.get(number)
+        if name not in trial.constraints:
             study = self.study(optuna.samplers.RandomSampler())
-            optuna.Trial(study, self.trial_id(number)).set_constraint(name, value)
+            optuna.Trial(study, trial._trial_id).set_constraint(name, value)
+        elif trial.constraints[name] != value:  # which Optuna's own call leaves as it is
+            key = next(key for key in trial.system_attrs if key.endswith(f":{name}"))
+            self.storage.set_trial_system_attr(trial._trial_id, key, value)
 
     def note(self, number: int, key: str, value: Scalar) -> None:
         """Keep a fact about a trial, ended or not."""

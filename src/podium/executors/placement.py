@@ -156,7 +156,7 @@ def gpu_bytes(gpu: Gpu) -> int | None:
 
 def memory_cap(workers: int) -> int:
     """Bytes one worker may hold before it is replaced: 60 % of the machine's memory, divided evenly."""
-    return int(MEMORY_SHARE * psutil.virtual_memory().total / workers)
+    return int(MEMORY_SHARE * machine_bytes() / workers)
 
 
 def private_bytes(pid: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -25,6 +26,7 @@ from podium.result import Failure, TrainingArrays, TrainingResult, Verdict
 MAX_FAILED_STARTS = 9
 LOOK_SECONDS = 2.0
 NOTICE_SECONDS = 15.0
+START_SECONDS = 300.0
 WRITERS = 4
 # An epoch may take this many times as long as the longest so far: another trial's network may be larger.
 PATIENCE_EPOCHS = 20
@@ -69,6 +71,8 @@ class RayExecutor(Executor):
         self._idle_since = time.monotonic()
         self._told_waiting = False
         self._events: list[Event] = []
+        # Attempts that were given to a node with other data, and wait for another worker.
+        self._homeless: deque[Attempt] = deque()
         self._joined = connect(address, code=code, folder=log_folder)
         self._pool = ThreadPoolExecutor(WRITERS, thread_name_prefix="checkpoints")
         try:
@@ -89,7 +93,7 @@ class RayExecutor(Executor):
     @property
     def free(self) -> int:
         """How many attempts can be submitted now: ready workers without one."""
-        return sum(slot.free for slot in self._slots)
+        return max(0, sum(slot.free for slot in self._slots) - len(self._homeless))
 
     def submit(self, attempt: Attempt) -> None:
         """Hand an attempt to a free worker. Raises: RuntimeError if none is free or the key is in use."""
@@ -134,6 +138,7 @@ class RayExecutor(Executor):
 
     def cancel(self, key: str) -> None:
         """Kill the worker of this attempt and start another; no further event of the attempt arrives."""
+        self._homeless = deque(attempt for attempt in self._homeless if attempt.key != key)
         slot = self._slot_of(key)
         if slot is not None:
             slot.settle(self._pool)
@@ -197,6 +202,8 @@ class RayExecutor(Executor):
         if isinstance(answer, Ready):
             slot.ready = True
             self._failed_starts = 0
+            if self._homeless:
+                self.submit(self._homeless.popleft())
             return
         attempt = slot.attempt
         assert attempt is not None
@@ -206,7 +213,8 @@ class RayExecutor(Executor):
             slot.listen()
         elif isinstance(answer, NeedsData):
             arrays = attempt.job.arrays
-            self._shipments.setdefault(arrays, ship(arrays))
+            if arrays not in self._shipments:
+                self._shipments[arrays] = ship(arrays)
             slot.begin(attempt, self._shipments[arrays])
         elif isinstance(answer, Refused):
             self._refuse(slot, attempt, answer)
@@ -270,20 +278,24 @@ class RayExecutor(Executor):
         self._drop(slot)
         if slot.attempt is not None:
             self._events.append(Ended(key=slot.attempt.key, outcome=loss(error, slot.attempt, slot.place)))
-        elif (slot.placed is not None and not slot.ready) or not isinstance(error, RayActorError):
-            self._count_failed_start(error)
+        elif (slot.placed is not None and not slot.ready) or _raised(error):
+            self._count_failed_start(plain(error)[-3000:], sure=_raised(error))
 
-    def _count_failed_start(self, error: RayError) -> None:
-        """A worker that raises does so again; one that just ended may have gone with its node."""
-        self._failed_starts += 1 if isinstance(error, RayActorError) else 3
+    def _count_failed_start(self, reason: str, *, sure: bool) -> None:
+        """A worker that raises does so again (`sure`); one that just ended may have gone with its node."""
+        self._failed_starts += 3 if sure else 1
         if self._failed_starts >= MAX_FAILED_STARTS:
             self._fault = SweepError(
-                f"no worker gets ready: {plain(error)[-3000:]}",
+                f"no worker gets ready: {reason}",
                 remedy="Mend what it names on the cluster's nodes: no trial can be trained before.",
             )
 
     def _serve_silent(self) -> None:
         """Kill workers that have been silent for too long."""
+        for slot in list(self._slots):
+            if slot.placed is not None and not slot.ready and time.monotonic() - slot.heard > START_SECONDS:
+                self._drop(slot)
+                self._count_failed_start(f"the worker on {slot.place} loads for ever", sure=True)
         if self.patience_seconds is None:
             return
         patience = max(self.patience_seconds, PATIENCE_EPOCHS * self._longest_epoch)
@@ -303,13 +315,16 @@ class RayExecutor(Executor):
         node = slot.placed.node
         self._refused.add(node)
         self._events.append(Notice(f"the node of {slot.place} is refused: {refusal.reason}"))
-        message = f"attempt {attempt.key} was given to a node with other data: {refusal.reason}"
-        self._events.append(Ended(key=attempt.key, outcome=Failure(cause="lost", message=message)))
         slot.attempt = None
         for other in list(self._slots):
             # Those that wait for room may get it there; all are made again, elsewhere.
             if other.attempt is None and (other.placed is None or other.placed.node == node):
                 self._drop(other)
+        # It was not tried there: another worker gets it, and the trial has lost nothing.
+        if any(other.free for other in self._slots):
+            self.submit(attempt)
+        else:
+            self._homeless.append(attempt)
 
     def _drop(self, slot: Slot) -> None:
         """Kill a worker; another takes its place at the next look at the nodes, which comes at once."""
@@ -319,6 +334,11 @@ class RayExecutor(Executor):
 
     def _slot_of(self, key: str) -> Slot | None:
         return next((slot for slot in self._slots if slot.attempt and slot.attempt.key == key), None)
+
+
+def _raised(error: RayError) -> bool:
+    """Whether a worker raised, its constructor included, rather than just ended."""
+    return not isinstance(error, RayActorError) or error.actor_init_failed
 
 
 def _no_space(error: OSError) -> SweepError:

@@ -6,6 +6,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,11 +19,20 @@ from podium.datasets.splits import load_split
 from podium.engines.base import Engine, Proposal
 from podium.engines.listed import ListedEngine
 from podium.engines.study import list_studies, prepare_storage
-from podium.errors import Refused
+from podium.errors import Interrupted, Refused
 from podium.selection.confirm import Confirmation, SeedRuns
 from podium.selection.confirm import confirm as compare
 from podium.selection.verdict import verdict_text
-from podium.session.assembly import Crew, Material, crew, gather, make_plan, run_loop, threads_each
+from podium.session.assembly import (
+    Crew,
+    Material,
+    crew,
+    gather,
+    make_plan,
+    run_loop,
+    threads_each,
+    undisturbed,
+)
 from podium.session.confirm_plan import Candidate, candidates_of, fingerprint, fresh_seeds, proposals
 from podium.session.confirmation_table import confirmation_table
 from podium.session.progress import Progress
@@ -111,32 +121,40 @@ def _train(
             run_tags=lambda proposal: _run_tags(candidates, proposal),
         )
         about = {**plan.tags, **material.data_tags(), "podium.command": command}
-        _open_run(hands, recorded, seeds, engine, study, about)
-        progress = Progress(
-            console=Console(stderr=True),
-            metric=objective.metric,
-            goal=objective.goal,
-            total=total,
-            status_folder=folder,
-        )
-        progress.take_over(ended=ended, best=None, best_trial=None)
-        try:
-            with progress:
-                run_loop(
-                    hands,
-                    engine=engine,
-                    plan=plan,
-                    budget=Budget(),
-                    observer=progress,
-                    resume_command=command,
+        with ExitStack() as held:
+            held.enter_context(undisturbed())
+            run_id = _open_run(hands, recorded, seeds, engine, study, about)
+            try:
+                held.close()
+                if engine.recall("source_kept") is None:
+                    keep_source(stores, run_id, capture_source(None))
+                    engine.remember("source_kept", True)
+                progress = Progress(
+                    console=Console(stderr=True),
+                    metric=objective.metric,
+                    goal=objective.goal,
+                    total=total,
+                    status_folder=folder,
                 )
-            failures = hands.packager.drain(DELIVERY_SECONDS)
-            hands.deliver(DELIVERY_SECONDS)
-            result = _result(recorded, candidates, seeds, stores, engine, material)
-        except BaseException:
-            hands.recorder.end_parent(status="KILLED", metrics={}, tags={"podium.state": "interrupted"})
-            raise
-        _conclude(hands, engine, plan, result, failures)
+                progress.take_over(ended=ended, best=None, best_trial=None)
+                with progress:
+                    run_loop(
+                        hands,
+                        engine=engine,
+                        plan=plan,
+                        budget=Budget(),
+                        observer=progress,
+                        resume_command=command,
+                    )
+                failures = hands.packaged(engine, plan, DELIVERY_SECONDS)
+                hands.deliver(DELIVERY_SECONDS)
+                result = _result(recorded, candidates, seeds, stores, engine, material)
+                _conclude(hands, engine, plan, result, failures)
+            except BaseException as error:
+                hands.recorder.end_parent(status="KILLED", metrics={}, tags={"podium.state": "interrupted"})
+                if isinstance(error, KeyboardInterrupt):
+                    raise Interrupted("interrupted.", resume_command=command) from error
+                raise
 
 
 def _open_run(
@@ -146,12 +164,12 @@ def _open_run(
     engine: Engine,
     study: str,
     tags: Mapping[str, str],
-) -> None:
-    """Make the confirmation's run under the sweep's, or take it up again."""
+) -> str:
+    """Make the confirmation's run under the sweep's, or take it up again; answers its id."""
     known = engine.recall("parent_run_id")
     if known is not None:
         hands.recorder.reopen_parent(str(known))
-        return
+        return str(known)
     run_id = hands.recorder.open_parent(
         name=f"confirm {recorded.file.name}",
         parameters={"seeds": len(seeds), "sweep_study": recorded.study},
@@ -164,7 +182,7 @@ def _open_run(
         },
     )
     engine.remember("parent_run_id", run_id)
-    keep_source(hands.stores, run_id, capture_source(None))
+    return run_id
 
 
 def _conclude(hands: Crew, engine: Engine, plan: Plan, result: Confirmation, failures: Sequence[str]) -> None:
@@ -191,9 +209,9 @@ def _conclude(hands: Crew, engine: Engine, plan: Plan, result: Confirmation, fai
     }
     hands.recorder.end_parent(status="FINISHED", metrics=metrics, tags=tags)
     hands.deliver(DELIVERY_SECONDS)
-    engine.remember("finished", len(result.seeds))
     if not failures:
         shutil.rmtree(plan.folder, ignore_errors=True)
+    engine.remember("finished", len(result.seeds))
 
 
 def _result(

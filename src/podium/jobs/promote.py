@@ -19,6 +19,7 @@ from podium.session.promotion import (
     PREDICTIONS_FILE,
     Promotion,
     PromotionRefused,
+    check_name,
     gather,
     looks,
     promotion_values,
@@ -49,6 +50,7 @@ def promote(
 
     Raises: PromotionRefused; the aliases are then where they were, as after any other error.
     """
+    check_name(model)
     stores = stores_here()
     stores.prepare()
     prepare_store(stores)
@@ -74,6 +76,7 @@ def promote(
 
 def rollback(what: str | None, *, model: str | None = None) -> Answer:
     """Swap champion and challenger of a model (default: the one named after the sweep)."""
+    check_name(model)
     stores = stores_here()
     stores.prepare()
     prepare_store(stores)

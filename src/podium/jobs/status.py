@@ -19,7 +19,7 @@ STOP_SECONDS = 40.0
 
 def status(name: str | None) -> Answer:
     """The last status that the sweep wrote, and whether a process still runs it."""
-    folder = _folder(name)
+    folder = _folders(name)[0]
     content = live.read_status(folder)
     if content is None:
         raise InvalidInput(f"the sweep {folder.name} has written no status yet.")
@@ -36,7 +36,8 @@ def status(name: str | None) -> Answer:
 
 def stop(name: str | None) -> Answer:
     """Interrupt the sweep as Ctrl-C would, and wait until its lock is free."""
-    folder = _folder(name)
+    folders = _folders(name)
+    folder = next((each for each in folders if live.holder(each) is not None), folders[0])
     process = live.holder(folder)
     if process is None:
         raise InvalidInput(f"the sweep {folder.name} is not running.")
@@ -52,19 +53,13 @@ def stop(name: str | None) -> Answer:
     return Answer(values={"sweep": folder.name, "process": process}, shown=[f"{folder.name}: ended"])
 
 
-def _folder(name: str | None) -> Path:
-    root = stores_here().sweeps
-    if name is None:
-        folder = live.latest(root)
-        if folder is None:
-            raise InvalidInput("no sweep has run here yet.", remedy="Start one with: make sweep")
-        return folder
-    found = [
-        path
-        for path in root.glob("*/status.json")
-        if path.parent.name in (name,) or path.parent.name.startswith(f"{name}-")
-    ]
+def _folders(name: str | None) -> list[Path]:
+    """Folders of a sweep's studies and confirmations (default: of all sweeps), the newest status first; never none."""
+    known = live.with_status(stores_here().sweeps)
+    if not known:
+        raise InvalidInput("no sweep has run here yet.", remedy="Start one with: make sweep")
+    found = known if name is None else [folder for folder in known if live.is_of(folder.name, name)]
     if not found:
-        known = ", ".join(sorted(path.parent.name for path in root.glob("*/status.json"))) or "none"
-        raise InvalidInput(f"no sweep named '{name}' has run here.", remedy=f"Known: {known}.")
-    return max(found, key=lambda path: path.stat().st_mtime).parent
+        names = ", ".join(sorted(folder.name for folder in known))
+        raise InvalidInput(f"no sweep named '{name}' has run here.", remedy=f"Known: {names}.")
+    return found

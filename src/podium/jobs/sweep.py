@@ -91,6 +91,7 @@ def sweep(
             warm_start=[trial.parameters for trial in warm.trials],
         )
         parent = study.parent_run_id
+        lacking: list[str] = []
         # Not part of the identity, and needed by `podium confirm`, which has no sweep file.
         settings = spec.file.model_dump_json(include=set(SETTINGS))
         engine.remember("settings", settings)
@@ -107,9 +108,9 @@ def sweep(
                 engine.remember(DOCUMENT, json.dumps(asked.document(), sort_keys=True))
                 for message in warm.messages:
                     _tell(message)
-            parent = _search(spec, study, stores, engine, material, folder, command, cluster)
+            parent, lacking = _search(spec, study, stores, engine, material, folder, command, cluster)
         answer = sweep_answer(spec, study, stores, engine, parent, command)
-        return replace(answer, warnings=[*answer.warnings, *warm.messages])
+        return replace(answer, warnings=[*answer.warnings, *warm.messages, *lacking])
 
 
 def _search(
@@ -121,8 +122,8 @@ def _search(
     folder: Path,
     command: str,
     cluster: Cluster | None,
-) -> str:
-    """Run trials until the budget is used; answers the parent run's id."""
+) -> tuple[str, list[str]]:
+    """Run trials until the budget is used; answers the parent run's id, and what MLflow lacks for good."""
     workers = spec.file.workers or 1
     tags = {
         "podium.sweep": spec.file.name,
@@ -167,13 +168,13 @@ def _search(
                         observer=progress,
                         resume_command=f"{command} --resume",
                     )
-                _conclude(hands, spec, engine, plan, conclusion, command)
+                warnings = _conclude(hands, spec, engine, plan, conclusion, command)
             except BaseException as error:
                 hands.recorder.end_parent(status="KILLED", metrics={}, tags={"podium.state": "interrupted"})
                 if isinstance(error, KeyboardInterrupt):
                     raise Interrupted("interrupted.", resume_command=f"{command} --resume") from error
                 raise
-    return parent
+    return parent, warnings
 
 
 def _open_parent(hands: Crew, spec: Sweep, study: Study, engine: Engine, tags: Mapping[str, str]) -> str:
@@ -238,11 +239,14 @@ def _progress(spec: Sweep, engine: Engine, folder: Path) -> Progress:
 
 def _conclude(
     hands: Crew, spec: Sweep, engine: Engine, plan: Plan, conclusion: Conclusion, command: str
-) -> None:
+) -> list[str]:
     """Log the best trial's model, close the parent run, and drop what only a resume would need.
+
+    Answers what MLflow lacks for good.
 
     Raises: SweepError if MLflow is away for so long that records are left to `--resume`.
     """
+    failures = hands.packaged(engine, plan, DELIVERY_SECONDS)
     records = engine.trials()
     best = best_trial(records, spec)
     metrics = {f"trials_{name}": float(count) for name, count in counts_of(records).items()}
@@ -255,10 +259,12 @@ def _conclude(
             sha256 = trained(best).get("model_sha256")
             model = PackageRequest(run_id=run_id, folder=folder, kind="model", model_sha256=sha256)
             hands.packager.submit(model)
-    failures = hands.packager.drain(DELIVERY_SECONDS)
+    failures += hands.packager.drain(DELIVERY_SECONDS)
     tags = {"podium.state": "finished", "podium.ended_because": conclusion.reason}
     if failures:
         tags["podium.packaging_failures"] = "\n".join(failures)[:4000]
+    if refused := hands.recorder.problems:
+        tags["podium.not_recorded"] = "\n".join(refused)[:4000]
     hands.recorder.end_parent(status="FINISHED", metrics=metrics, tags=tags)
     if not hands.recorder.flush(DELIVERY_SECONDS):
         # Not finished: a finished sweep typed again only shows its result, and would leave them in the spool.
@@ -267,9 +273,10 @@ def _conclude(
             f"{hands.recorder.last_error}.",
             remedy=f"They are kept. When MLflow is back, have them written: {command} --resume",
         )
-    engine.remember(LIMITS_DONE, json.dumps(limits(spec)))
     if not failures:
         shutil.rmtree(plan.folder, ignore_errors=True)
+    engine.remember(LIMITS_DONE, json.dumps(limits(spec)))
+    return [*failures, *(f"not in MLflow: {problem}" for problem in hands.recorder.problems)]
 
 
 def _largest_batch(spec: Sweep) -> int:

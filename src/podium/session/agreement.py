@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from podium.coordinator.attempts import attempts
 from podium.coordinator.reconciliation import RecordedRun, reconcile
 from podium.coordinator.trial import Observer, Plan
@@ -39,11 +41,17 @@ def make_agree(
     again = reconcile(engine.trials(), {n: run for n, (_, run) in runs.items()}, recorder, plan)
     if again:
         observer.message(f"trials written again from the study: {', '.join(map(str, again))}")
-    for record in ended:
-        folder = plan.attempt_folder(record.number, attempts(record))
-        if record.number in runs and (folder / HISTORY_FILE).is_file() and not is_packaged(folder):
-            packager.submit(PackageRequest(run_id=runs[record.number][0], folder=folder))
+    package_again(engine, packager, plan, {number: run_id for number, (run_id, _) in runs.items()})
     return True
+
+
+def package_again(engine: Engine, packager: Packager, plan: Plan, run_ids: Mapping[int, str]) -> None:
+    """Hand over what ended trials left and the packager has not put into MLflow; `run_ids` by trial."""
+    for record in engine.trials():
+        folder = plan.attempt_folder(record.number, attempts(record))
+        left = record.state != "running" and (folder / HISTORY_FILE).is_file() and not is_packaged(folder)
+        if left and record.number in run_ids:
+            packager.submit(PackageRequest(run_id=run_ids[record.number], folder=folder))
 
 
 def _recorded_runs(stores: Stores, parent: str) -> dict[int, tuple[str, RecordedRun]]:

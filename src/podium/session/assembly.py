@@ -15,6 +15,7 @@ from types import FrameType
 
 import pandas as pd
 
+from podium import live
 from podium.coordinator.loop import Coordinator
 from podium.coordinator.trial import Budget, Conclusion, LiveTrial, Observer, Plan
 from podium.datasets.prepare import Dataset, prepare
@@ -23,12 +24,13 @@ from podium.engines.base import Engine
 from podium.errors import Interrupted, InvalidInput, PodiumError
 from podium.executors.base import Executor
 from podium.executors.local import LocalExecutor
+from podium.executors.worker_process import scrubbed
 from podium.packager.packager import Packager, PackageRequest
 from podium.recipe import Recipe
 from podium.recipe_sections import DataSettings
 from podium.reporting.diagnose import diagnose
 from podium.result import Goal, TrainingArrays, TrainingJob, TrainingResult
-from podium.session.agreement import make_agree
+from podium.session.agreement import make_agree, package_again
 from podium.session.cluster import Cluster
 from podium.session.training_checks import check_tags
 from podium.stores import Stores, dataset_cache
@@ -202,6 +204,16 @@ class Crew:
     packager: Packager
     executor: Executor
 
+    def packaged(self, engine: Engine, plan: Plan, timeout_seconds: float) -> list[str]:
+        """Wait until all trials are packaged; answers what went wrong. What MLflow was away for is tried once more."""
+        failures = self.packager.drain(timeout_seconds)
+        if failures and self.recorder.flush(timeout_seconds):
+            known = {trial.number: self.recorder.run_id(trial.number) for trial in engine.trials()}
+            run_ids = {number: run_id for number, run_id in known.items() if run_id is not None}
+            package_again(engine, self.packager, plan, run_ids)
+            failures = self.packager.drain(timeout_seconds)
+        return failures
+
     def deliver(self, timeout_seconds: float) -> None:
         """Wait until all records are in MLflow. Raises: PodiumError if it is away for so long."""
         if not self.recorder.flush(timeout_seconds):
@@ -223,6 +235,7 @@ def crew(
     cluster: Cluster | None = None,
 ) -> Iterator[Crew]:
     """Workers (here, or on a cluster), recorder and packager; all ended on the way out, records delivered first."""
+    live.note_stores(spool_folder.parent, stores)
     executor: Executor
     if cluster is not None:
         executor = cluster.executor(stores, log_folder, patience_seconds=PATIENCE_SECONDS)
@@ -266,7 +279,10 @@ def run_loop(
     try:
         with _signals(coordinator, observer):
             conclusion = coordinator.run()
-            coordinator.finish_packaging(FLUSH_SECONDS)
+            if (
+                not conclusion.interrupted
+            ):  # a resume packages what is left, and a person does not want to wait
+                coordinator.finish_packaging(FLUSH_SECONDS)
             if not agreed or crew.recorder.problems:
                 agree()
     except KeyboardInterrupt as error:
@@ -321,16 +337,22 @@ def _check_builder(recipe: Recipe, code: Path | None) -> None:
         "from podium.training.builder import check_builder;"
         "check_builder(Recipe.model_validate_json(sys.argv[1]), Path(sys.argv[2]) if sys.argv[2] else None)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program, recipe.model_dump_json(), str(code or "")],
-        capture_output=True,
-        text=True,
-        timeout=BUILDER_CHECK_SECONDS,
-        check=False,
-    )
-    if done.returncode != 0:
-        last = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "no message"
+    try:
+        done = subprocess.run(
+            # As a worker runs it: nothing of the working folder comes first, and it sees no passwords.
+            [sys.executable, "-P", "-c", program, recipe.model_dump_json(), str(code or "")],
+            env=scrubbed(os.environ),
+            capture_output=True,
+            text=True,
+            timeout=BUILDER_CHECK_SECONDS,
+            check=False,
+        )
+        said = done.stderr.strip().splitlines() or ["no message"]
+        reason = said[-1] if done.returncode != 0 else None
+    except subprocess.TimeoutExpired:
+        reason = f"it has not built a model within {BUILDER_CHECK_SECONDS:.0f} s"
+    if reason is not None:
         raise InvalidInput(
-            f"model.builder: got '{recipe.model.builder}', which cannot be used: {last}",
+            f"model.builder: got '{recipe.model.builder}', which cannot be used: {reason}",
             remedy="Give package.module:function, importable from the folder that `code:` names.",
         )

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from podium import live
 from podium.engines.study import StudyFacts, list_studies
 from podium.errors import Fault, InvalidInput
 from podium.sweep_file import Sweep
@@ -89,7 +90,7 @@ def _is_within(wanted: Mapping[str, Any], done: object) -> bool:
 
 
 def _explain_nothing_to_resume(spec: Sweep, known: list[StudyFacts], command: str) -> None:
-    same_name = [study for study in known if study.name.startswith(f"{spec.file.name}-")]
+    same_name = [study for study in known if live.is_of(study.name, spec.file.name)]
     if not same_name:
         raise InvalidInput(f"no sweep '{spec.file.name}' to go on with.", remedy=f"Start it: {command}")
     latest = same_name[-1]

@@ -20,6 +20,7 @@ from podium.engines.listed import ListedEngine
 from podium.engines.study import list_studies
 from podium.errors import InvalidInput
 from podium.packager.packager import MODEL_FILE, is_packaged
+from podium.session.agreement import HISTORY_FILE
 from podium.stores import Stores
 from podium.tracking import query
 from podium.tracking.spool import undelivered
@@ -27,6 +28,7 @@ from podium.tracking.spool import undelivered
 OLD_SECONDS = 7 * 24 * 3600.0
 FINISHED = "FINISHED"
 KILLED = "left by a process that was killed"
+ENDED = (HISTORY_FILE, MODEL_FILE)  # what a training writes at its end
 _TRIAL = re.compile(r"trial-(\d+)")
 # A write under way has its process in its name, a model's only a dot before its own.
 _TEMPORARY = re.compile(
@@ -94,13 +96,18 @@ def _look_at(name: str, stores: Stores, found: Found, *, known: bool) -> None:
         _remove(found, _orphans(checkpoints, trials, planned), "nothing can go on from it")
         _keep(found, checkpoints, "its sweep can be resumed")
         return
+    if not known and live.kept_elsewhere(sweep, stores):
+        _keep(
+            found, checkpoints, "its study and its runs are in other stores: set their addresses to see them"
+        )
+        return
     if not known and status not in (FINISHED, None):
         _keep(found, checkpoints, "its sweep is not finished, and its study is not in this study store")
         return
-    unpackaged = [path.parent for path in checkpoints.glob(f"trial-*/attempt-*/{MODEL_FILE}")]
-    unpackaged = [folder for folder in unpackaged if not is_packaged(folder)]
+    written = {path.parent for name in ENDED for path in checkpoints.glob(f"trial-*/attempt-*/{name}")}
+    unpackaged = sorted(folder for folder in written if not is_packaged(folder))
     for folder in unpackaged:
-        _keep(found, folder, "its model is not in MLflow")
+        _keep(found, folder, "its files are not in MLflow")
     _remove(
         found,
         _all_but(checkpoints, unpackaged),

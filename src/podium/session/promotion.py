@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from podium.datasets.prepare import Dataset, prepare
-from podium.errors import DatasetError, Refused
+from podium.errors import DatasetError, InvalidInput, Refused
 from podium.packager.logged_model import sha256_of
 from podium.recipe_sections import DataSettings
 from podium.selection import checks
@@ -57,6 +57,12 @@ class Promotion:
         """Of the model file. The gate has seen to it that there is one."""
         assert self.evidence.actual_sha256 is not None
         return self.evidence.actual_sha256
+
+
+def check_name(model: str | None) -> None:
+    """Raises: InvalidInput for what MLflow takes for no model's name. That is found out before anything is tested."""
+    if model is not None and (not model.strip() or set(model) & set("/:'\"\\")):
+        raise InvalidInput(f"--model: got '{model}', need a name without / : \\ and quotes.")
 
 
 def gather(

@@ -11,14 +11,16 @@ from mlflow.exceptions import MlflowException
 
 from podium.errors import PodiumError
 from podium.stores import Stores
-from podium.tracking.store import open_client
+from podium.tracking.store import open_client, says_if_away
 
 
+@says_if_away
 def log_text(stores: Stores, run_id: str, text: str, name: str) -> None:
     """Keep a text as an artifact of a run, in place of an earlier one of that name."""
     open_client(stores).log_text(run_id, text, name)
 
 
+@says_if_away
 def log_files(stores: Stores, run_id: str, files: Sequence[Path], folder: str) -> None:
     """Keep files, or folders with all that they hold, as artifacts of a run, in a folder of them."""
     client = open_client(stores)
@@ -33,6 +35,7 @@ def read_text(stores: Stores, run_id: str, name: str) -> str | None:
         return file.read_text(encoding="utf-8") if file is not None else None
 
 
+@says_if_away
 def fetch_model(stores: Stores, model_id: str, folder: Path) -> Path:
     """A copy of a logged model's files, in `folder`."""
     location = open_client(stores).get_logged_model(model_id).artifact_location
@@ -46,6 +49,7 @@ def fetch_model(stores: Stores, model_id: str, folder: Path) -> Path:
         raise PodiumError(f"cannot fetch model {model_id}: {error}") from error
 
 
+@says_if_away
 def fetch(stores: Stores, run_id: str, name: str, folder: Path | None = None) -> Path | None:
     """A copy of a run's artifact in `folder` (default: a new temporary one), None if the run has none of that name."""
     client = open_client(stores)

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from podium.stores import Stores, redacted
@@ -122,7 +123,14 @@ class Delivery:
         client, _ = self._open()
         items = [Param(name, text) for name, text in _fitting(texts, LONGEST_PARAMETER).items()]
         for part in _parts(items, PARAMETERS_A_BATCH):
-            self._try(f"parameters of run {run_id}", partial(client.log_batch, run_id, params=part))
+            try:
+                client.log_batch(run_id, params=part)
+            except MlflowException as error:
+                if is_away(error):
+                    raise
+                for item in part:  # one that MLflow refuses must not take the others with it
+                    what = f"parameter {item.key} of run {run_id}"
+                    self._try(what, partial(client.log_batch, run_id, params=[item]))
         if cut:
             self._log(run_id, tags={"podium.cut_parameters": ", ".join(sorted(cut))})
 

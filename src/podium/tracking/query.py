@@ -13,12 +13,11 @@ import pandas as pd
 from mlflow.entities import Metric, Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
-from sqlalchemy.exc import SQLAlchemyError
 
 from podium.errors import InvalidInput
 from podium.stores import Stores
 from podium.tracking.database import child_rows, metric_rows
-from podium.tracking.store import is_server, open_client, unreachable
+from podium.tracking.store import is_server, open_client, says_if_away
 from podium.yaml_file import nearest
 
 INFEASIBLE = "tags.podium.infeasible"
@@ -40,12 +39,13 @@ EPOCH_METRICS = (
 )
 
 
+@says_if_away
 def find_parent(stores: Stores, sweep: str | None) -> str:
     """The parent run of a sweep's name (its latest), of a run id, or of the latest sweep of all.
 
     Raises: InvalidInput if there is none; PodiumError if the store cannot be used.
     """
-    client = _client(stores)
+    client = open_client(stores)
     if sweep is not None and _is_run_id(sweep):
         run = _run(client, sweep)
         if run.data.tags.get("podium.kind") != "sweep":
@@ -70,12 +70,13 @@ def find_parent(stores: Stores, sweep: str | None) -> str:
     return str(runs[0].info.run_id)
 
 
+@says_if_away
 def status_of_study(stores: Stores, study: str) -> str | None:
     """The status of the run that a study's trials are under, None if no run is of that study.
 
     Raises: PodiumError if the store cannot be used.
     """
-    client = _client(stores)
+    client = open_client(stores)
     experiments = [each.experiment_id for each in client.search_experiments()]
     chosen = f"tags.`podium.study` = '{study}'"
     for kind in ("sweep", "confirm"):
@@ -85,6 +86,7 @@ def status_of_study(stores: Stores, study: str) -> str | None:
     return None
 
 
+@says_if_away
 def whole_run_id(stores: Stores, text: str) -> str:
     """The run id that begins with `text`, as tables show it; any other text, and a sweep's name, as it is.
 
@@ -92,7 +94,7 @@ def whole_run_id(stores: Stores, text: str) -> str:
     """
     if not SHOWN_LETTERS <= len(text) < RUN_ID_LENGTH or not _is_hex(text):
         return text
-    client = _client(stores)
+    client = open_client(stores)
     experiments = {each.name: each.experiment_id for each in client.search_experiments()}
     if text in experiments:
         return text
@@ -105,30 +107,34 @@ def whole_run_id(stores: Stores, text: str) -> str:
     return str(found[0].info.run_id)
 
 
+@says_if_away
 def is_single_run(stores: Stores, name: str) -> bool:
     """Whether a name is the id of a run that is no sweep. Raises: InvalidInput for an unknown id."""
-    return _is_run_id(name) and _run(_client(stores), name).data.tags.get("podium.kind") != "sweep"
+    return _is_run_id(name) and _run(open_client(stores), name).data.tags.get("podium.kind") != "sweep"
 
 
+@says_if_away
 def experiment_name(stores: Stores, run_id: str) -> str:
     """The name of the experiment that a run belongs to. Raises: InvalidInput for an unknown id."""
-    client = _client(stores)
+    client = open_client(stores)
     return str(client.get_experiment(_run(client, run_id).info.experiment_id).name)
 
 
+@says_if_away
 def run_frame(stores: Stores, run_ids: Sequence[str]) -> pd.DataFrame:
     """Some runs, one a row, with the columns of `children`. Raises: InvalidInput for an unknown id."""
-    client = _client(stores)
+    client = open_client(stores)
     return _frame([_row(_run(client, run_id)) for run_id in run_ids])
 
 
+@says_if_away
 def children(stores: Stores, parent_id: str) -> pd.DataFrame:
     """The child runs of a parent, one a row, by trial number.
 
     Columns: run_id, trial (int), state, status, name, start_time and end_time (ms), params.* (text),
     metrics.* (the last value), tags.*. What a run does not have is missing (NaN or None).
     """
-    client = _client(stores)
+    client = open_client(stores)
     experiment = _run(client, parent_id).info.experiment_id
     if not is_server(stores):
         return _frame(child_rows(stores, parent_id))
@@ -147,16 +153,18 @@ def children(stores: Stores, parent_id: str) -> pd.DataFrame:
             return _frame([_row(run) for run in runs])
 
 
+@says_if_away
 def history(stores: Stores, run_id: str) -> pd.DataFrame:
     """A run's curves: one row an epoch, with `epoch` (from 1) and a column for each metric."""
     frame = histories(stores, [run_id])
     return frame.drop(columns="run_id")
 
 
+@says_if_away
 def histories(stores: Stores, run_ids: Sequence[str]) -> pd.DataFrame:
     """Curves of many runs: columns run_id, epoch and the metrics; rows by run, then epoch."""
     if is_server(stores):
-        rows = _history_from_server(_client(stores), run_ids)
+        rows = _history_from_server(open_client(stores), run_ids)
     else:
         rows = pd.DataFrame(metric_rows(stores, run_ids, EPOCH_METRICS))
     if rows.empty:
@@ -174,9 +182,10 @@ def histories(stores: Stores, run_ids: Sequence[str]) -> pd.DataFrame:
     ).reset_index(drop=True)
 
 
+@says_if_away
 def leaders(stores: Stores, parent_id: str, limit: int = 5) -> list[str]:
     """Run ids of the best complete, feasible children, best first, by the parent's `podium.metric` and `podium.goal`."""
-    tags = _run(_client(stores), parent_id).data.tags
+    tags = _run(open_client(stores), parent_id).data.tags
     column = f"metrics.best_{tags.get('podium.metric', 'val_accuracy')}"
     frame = children(stores, parent_id)
     if column not in frame:
@@ -189,6 +198,7 @@ def leaders(stores: Stores, parent_id: str, limit: int = 5) -> list[str]:
     return [str(run_id) for run_id in ranked["run_id"].head(limit)]
 
 
+@says_if_away
 def compare_url(stores: Stores, parent_id: str, run_ids: Sequence[str], base: str | None = None) -> str:
     """The address of MLflow's page that compares runs of a parent's experiment.
 
@@ -196,7 +206,7 @@ def compare_url(stores: Stores, parent_id: str, run_ids: Sequence[str], base: st
     """
     if base is None:
         base = stores.tracking_uri if is_server(stores) else UI
-    experiment = _run(_client(stores), parent_id).info.experiment_id
+    experiment = _run(open_client(stores), parent_id).info.experiment_id
     runs, experiments = (
         quote(json.dumps(list(each), separators=(",", ":")), safe="") for each in (run_ids, [experiment])
     )
@@ -206,13 +216,6 @@ def compare_url(stores: Stores, parent_id: str, run_ids: Sequence[str], base: st
 def side_by_side(url: str) -> str:
     """The line of an answer that names the comparison page."""
     return f"curves side by side{' (after `make ui`)' if url.startswith(UI) else ''}: {url}"
-
-
-def _client(stores: Stores) -> MlflowClient:
-    try:
-        return open_client(stores)
-    except (OSError, MlflowException, SQLAlchemyError) as error:
-        raise unreachable(stores, error) from error
 
 
 def _run(client: MlflowClient, run_id: str) -> Run:

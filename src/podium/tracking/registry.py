@@ -18,6 +18,8 @@ CHALLENGER = "challenger"
 MODEL_ID_TAG = "podium.model_id"
 SHA256_TAG = "podium.model_sha256"
 PROMOTED_TAG = "podium.promoted_at"
+# Of a model: the swap that a rollback is about to make, so that one that was killed half-way can go on.
+ROLLBACK_TAG = "podium.rollback"
 # MLflow's own limit on a description is 5,000 characters.
 LONGEST_DESCRIPTION = 4_500
 
@@ -124,11 +126,13 @@ def set_champion(stores: Stores, model: str, version: int) -> int | None:
     if former is not None and former.version == version:
         return former.version
     _move(client, model, champion_to=version, challenger_to=former.version if former else None)
+    if ROLLBACK_TAG in client.get_registered_model(model).tags:  # it was killed, and is overtaken
+        client.delete_registered_model_tag(model, ROLLBACK_TAG)
     return former.version if former else None
 
 
 def rollback(stores: Stores, model: str) -> tuple[int, int]:
-    """Swap champion and challenger; answers the champion's number now and before.
+    """Swap champion and challenger; answers the champion's number now and before. One that was killed goes on.
 
     Raises: Refused if there is nothing to go back to; PodiumError if MLflow refuses the swap.
     """
@@ -136,10 +140,17 @@ def rollback(stores: Stores, model: str) -> tuple[int, int]:
     now, before = _by_alias(client, model, CHAMPION), _by_alias(client, model, CHALLENGER)
     if now is None:
         raise Refused(f"model '{model}' has no champion.", remedy="Promote one: podium promote")
-    if before is None or before.version == now.version:
+    begun = client.get_registered_model(model).tags.get(ROLLBACK_TAG)
+    if begun is not None:
+        to, back = map(int, begun.split())
+    elif before is None or before.version == now.version:
         raise Refused(f"model '{model}' has no version before its champion, version {now.version}.")
-    _move(client, model, champion_to=before.version, challenger_to=now.version)
-    return before.version, now.version
+    else:
+        to, back = before.version, now.version
+        client.set_registered_model_tag(model, ROLLBACK_TAG, f"{to} {back}")
+    _move(client, model, champion_to=to, challenger_to=back)
+    client.delete_registered_model_tag(model, ROLLBACK_TAG)
+    return to, back
 
 
 def _by_alias(client: MlflowClient, model: str, alias: str) -> ModelVersion | None:

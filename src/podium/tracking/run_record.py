@@ -13,7 +13,6 @@ from typing import cast
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
-from sqlalchemy.exc import SQLAlchemyError
 
 from podium.errors import InvalidInput, Refused
 from podium.recipe import Recipe
@@ -21,7 +20,7 @@ from podium.result import Goal
 from podium.stores import Stores
 from podium.tracking import provenance, query
 from podium.tracking.artifacts import fetch
-from podium.tracking.store import open_client, unreachable
+from podium.tracking.store import open_client, says_if_away
 from podium.yaml_file import read_document, validated
 
 CODE_FILE, DIFF_FILE, PACKAGES_FILE = "code.zip", "working.diff", "packages.txt"
@@ -79,25 +78,24 @@ def capture_source(code: Path | None) -> Source:
     )
 
 
+@says_if_away
 def keep_source(stores: Stores, run_id: str, source: Source) -> None:
     """Log a source as artifacts of a run; a sweep's trials find it on their parent run."""
-    try:
-        client = open_client(stores)
-        client.log_text(run_id, source.packages, PACKAGES_FILE)
-        if source.diff:
-            client.log_text(run_id, source.diff, DIFF_FILE)
-        if source.code is not None:
-            with tempfile.TemporaryDirectory(prefix="podium-") as folder:
-                file = Path(folder) / CODE_FILE
-                file.write_bytes(source.code)
-                client.log_artifact(run_id, str(file))
-    except (OSError, MlflowException, SQLAlchemyError) as error:
-        raise unreachable(stores, error) from error
+    client = open_client(stores)
+    client.log_text(run_id, source.packages, PACKAGES_FILE)
+    if source.diff:
+        client.log_text(run_id, source.diff, DIFF_FILE)
+    if source.code is not None:
+        with tempfile.TemporaryDirectory(prefix="podium-") as folder:
+            file = Path(folder) / CODE_FILE
+            file.write_bytes(source.code)
+            client.log_artifact(run_id, str(file))
 
 
+@says_if_away
 def read_run(stores: Stores, run_id: str) -> RunRecord:
     """A run and its curve. Raises: InvalidInput if there is none of that id."""
-    client = _client(stores)
+    client = open_client(stores)
     run = _run(client, run_id)
     tags = dict(run.data.tags)
     parent = _run(client, tags[PARENT_TAG]).data.tags if PARENT_TAG in tags else {}
@@ -136,6 +134,7 @@ def read_recipe(stores: Stores, record: RunRecord) -> Recipe:
     return validated(Recipe, document)
 
 
+@says_if_away
 def recorded_code(stores: Stores, record: RunRecord, folder: Path) -> Path | None:
     """The user's code of a run, unpacked into `folder`; None if it was trained without any.
 
@@ -145,7 +144,7 @@ def recorded_code(stores: Stores, record: RunRecord, folder: Path) -> Path | Non
     expected = record.tags.get("podium.code_digest")
     if expected is None:
         return None
-    client = _client(stores)
+    client = open_client(stores)
     holder: str | None = record.run_id
     while holder is not None:
         archive = fetch(stores, holder, CODE_FILE)
@@ -170,13 +169,6 @@ def recorded_code(stores: Stores, record: RunRecord, folder: Path) -> Path | Non
             f"{actual}, and the run was trained with {expected}."
         )
     return folder
-
-
-def _client(stores: Stores) -> MlflowClient:
-    try:
-        return open_client(stores)
-    except (OSError, MlflowException, SQLAlchemyError) as error:
-        raise unreachable(stores, error) from error
 
 
 def _run(client: MlflowClient, run_id: str) -> Run:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import sqlalchemy
 from mlflow.exceptions import MlflowException
@@ -22,6 +23,8 @@ from podium.errors import PodiumError
 from podium.live import one_at_a_time
 from podium.stores import Stores, redacted, restrain_mlflow
 
+Given = ParamSpec("Given")
+Answer = TypeVar("Answer")
 # What MLflow answers when the request itself is wrong: sending it again changes nothing.
 REFUSALS = frozenset(
     {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "INVALID_STATE"}
@@ -124,6 +127,23 @@ def unreachable(stores: Stores, error: Exception) -> PodiumError:
         f"The tracking store {redacted(stores.tracking_uri)} cannot be used: {first_line(error)}",
         remedy="Start it, or correct MLFLOW_TRACKING_URI; `podium doctor` looks at the stores.",
     )
+
+
+def says_if_away(
+    function: Callable[Concatenate[Stores, Given], Answer],
+) -> Callable[Concatenate[Stores, Given], Answer]:
+    """Have a function of a store raise PodiumError, as `unreachable` makes it, where the store is away."""
+
+    @functools.wraps(function)
+    def call(stores: Stores, /, *given: Given.args, **named: Given.kwargs) -> Answer:
+        try:
+            return function(stores, *given, **named)
+        except (MlflowException, SQLAlchemyError, OSError) as error:
+            if not is_away(error):
+                raise
+            raise unreachable(stores, error) from error
+
+    return call
 
 
 def first_line(error: BaseException) -> str:
