@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import platform
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +15,9 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
+from scipy.stats import gmean
 
+import podium
 from podium.coordinator.trial import LiveTrial
 from podium.engines.base import Outcome
 from podium.engines.study import prepare_storage
@@ -29,15 +33,18 @@ INCHES_AN_ARM = 0.7
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """A benchmark's name and its arms; an arm takes a seed and answers its measurements."""
+    """A benchmark's name and its arms; an arm takes a seed and answers its measurements. `made`: its settings."""
 
     name: str
     arms: Mapping[str, Arm]
+    made: Mapping[str, Any]
 
     def run(self, folder: Path, seeds: Sequence[int]) -> pd.DataFrame:
         """Measure what `folder` lacks, arm after arm and beginning with another one for each seed."""
         path = folder / f"{self.name}.jsonl"
         folder.mkdir(parents=True, exist_ok=True)
+        made = json.loads(json.dumps({**self.made, "sources": sources_digest()}))
+        refuse_others(path, made)
         done = {(row["arm"], row["seed"]) for row in rows_of(path)}
         names = list(self.arms)
         for turn, seed in enumerate(seeds):
@@ -46,7 +53,13 @@ class Benchmark:
                     continue
                 began = time.time()
                 values = dict(self.arms[name](seed))
-                row = {"arm": name, "seed": seed, "took_seconds": round(time.time() - began, 1), **values}
+                row = {
+                    "arm": name,
+                    "seed": seed,
+                    "took_seconds": round(time.time() - began, 1),
+                    **values,
+                    "made": made,
+                }
                 keep_row(path, row)
         rows = [row for row in rows_of(path) if row["arm"] in names and row["seed"] in seeds]
         return pd.DataFrame(rows)
@@ -61,10 +74,10 @@ def summary(rows: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def ratio(rows: pd.DataFrame, column: str, *, of: str, to: str) -> tuple[float, float, float]:
-    """Mean, smallest and largest quotient of two arms, seed by seed: what drifts with the machine falls out."""
+    """Geometric mean, smallest and largest quotient of two arms, by seed: what drifts with the machine falls out."""
     table = rows.pivot_table(index="seed", columns="arm", values=column)
     quotients = (table[of] / table[to]).dropna()
-    return float(quotients.mean()), float(quotients.min()), float(quotients.max())
+    return float(gmean(quotients)), float(quotients.min()), float(quotients.max())
 
 
 def bars(rows: pd.DataFrame, column: str, *, title: str, unit: str, path: Path) -> None:
@@ -138,6 +151,21 @@ def new_stores(folder: Path) -> Stores:
 def write_summary(folder: Path, name: str, content: Mapping[str, Any]) -> None:
     """The benchmark's figures as JSON, beside its lines."""
     (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def sources_digest() -> str:
+    """Digest of the program that is measured."""
+    files = sorted(Path(podium.__file__).parent.rglob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+
+def refuse_others(path: Path, made: Mapping[str, Any]) -> None:
+    """End the program if a file holds rows of other settings, or of another program: they cannot be in one table."""
+    for row in rows_of(path):
+        if row.get("made") != made:
+            sys.exit(
+                f"{path} holds rows that were made otherwise. Move it away, or give another folder: --out FOLDER"
+            )
 
 
 def keep_row(path: Path, row: Mapping[str, Any]) -> None:

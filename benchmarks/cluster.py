@@ -17,22 +17,21 @@ import tempfile
 import time
 from pathlib import Path
 
+from arms import new_stores
 from sleeper import EPOCH_SECONDS
 
 from podium.coordinator.loop import Coordinator
 from podium.coordinator.trial import Budget, LiveTrial, Plan
 from podium.engines.base import Outcome
 from podium.engines.optuna import OptunaEngine
-from podium.engines.study import prepare_storage
 from podium.executors import ray_cluster
 from podium.executors.base import Executor
 from podium.recipe import Recipe
 from podium.recipe_sections import TrainingSettings
 from podium.result import EpochEvent, TrainingArrays, TrainingJob
 from podium.search_space import FloatParameter
-from podium.stores import stores_here
 from podium.sweep_file import ConstraintSettings, ObjectiveSettings, OptunaSettings
-from podium.tracking.runs import DataInput, Recorder, prepare_store
+from podium.tracking.runs import DataInput, Recorder
 
 ACTORS = (1, 2, 4, 8)
 MANY, MANY_EPOCHS = 64, 20
@@ -63,10 +62,7 @@ class Watch:
 
 def run(executor: Executor, folder: Path, *, trials: int, epochs: int) -> Watch:
     """One sweep of sleepers with real stores."""
-    stores = stores_here(folder)
-    stores.prepare()
-    prepare_store(stores)
-    prepare_storage(stores.study_url)
+    stores = new_stores(folder)
     engine = OptunaEngine(
         OptunaSettings(sampler="random", pruner="none"),
         {"model.dropout": FloatParameter(type="float", low=0.0, high=0.6)},

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import optuna
+from arms import new_stores
 from optuna.distributions import FloatDistribution, IntDistribution
 
-from podium.engines.study import prepare_storage
 from podium.reporting import report
 from podium.result import EpochEvent
 from podium.session.evidence import sweep_record
-from podium.stores import Stores, stores_here
-from podium.tracking.runs import Recorder, prepare_store
+from podium.stores import Stores
+from podium.tracking.runs import Recorder
 
 TRIALS, EPOCHS = 1_000, 10
 STUDY = "thousand-trials"
@@ -33,8 +33,6 @@ SPACE = {
 
 def record(stores: Stores) -> str:
     """Write a made-up sweep to both stores through the ordinary parts; answers the parent run's id."""
-    prepare_store(stores)
-    prepare_storage(stores.study_url)
     generator = np.random.default_rng(0)
     distributions = {
         "optimizer.learning_rate": FloatDistribution(1e-4, 1e-2, log=True),
@@ -75,8 +73,7 @@ def main() -> None:
     """Record, then time table and report."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with tempfile.TemporaryDirectory() as folder:
-        stores = stores_here(Path(folder) / "mlruns")
-        stores.prepare()
+        stores = new_stores(Path(folder) / "mlruns")
         parent = record(stores)
         start = time.perf_counter()
         evidence = sweep_record(stores, parent)

@@ -144,7 +144,9 @@ def main() -> None:
     arms = {f"none, {size} trials": partial(arm, "none", size) for size in sizes}
     arms[f"hyperband, {sizes[0]} trials"] = partial(arm, "hyperband", sizes[0])
     name = "coordinator-quick" if chosen.quick else "coordinator"
-    rows = Benchmark(name=name, arms=arms).run(chosen.out, range(chosen.seeds))
+    rows = Benchmark(name=name, arms=arms, made={"workers": WORKERS, "epochs": EPOCHS}).run(
+        chosen.out, range(chosen.seeds)
+    )
     column = "milliseconds_a_trial"
     print(rows.groupby("arm", sort=False)[[column, "seconds", "mebibytes_grown"]].mean().round(1).to_string())
     means = {size: float(rows.loc[rows["arm"] == f"none, {size} trials", column].mean()) for size in sizes}

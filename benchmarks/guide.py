@@ -121,7 +121,7 @@ def measure(ideas: Sequence[Idea], images: str, path: Path, *, seeds: int, quick
 
 def table(rows: pd.DataFrame, ideas: Sequence[Idea]) -> str:
     """Markdown: mean and spread over the seeds, the difference from the baseline on the same seed, the fastest training."""
-    values = rows.pivot_table(index="seed", columns="arm", values="val_accuracy")
+    values = rows.pivot_table(index="seed", columns="arm", values="val_accuracy", dropna=False)
     seconds = rows.groupby("arm")["seconds"].min()
     lines = [
         "| idea | the guide says | val_accuracy % (smallest to largest) | to the guide's CNN, points | seconds, fastest |",
@@ -131,7 +131,10 @@ def table(rows: pd.DataFrame, ideas: Sequence[Idea]) -> str:
         if idea.name not in values:
             continue
         found = 100 * values[idea.name].dropna()
-        shown = f"{found.mean():.1f} ({found.min():.1f} to {found.max():.1f})"
+        shown = f"{found.mean():.1f} ({found.min():.1f} to {found.max():.1f})" if len(found) else ""
+        tried = int((rows["arm"] == idea.name).sum())
+        if len(found) < tried:
+            shown += f" {tried - len(found)} of {tried} failed"
         apart = (found - 100 * values[BASELINE]).dropna() if BASELINE in values else found.iloc[:0]
         difference = "" if idea.name == BASELINE or apart.empty else _difference(apart)
         lines.append(f"| {idea.name} | {idea.claim} | {shown} | {difference} | {seconds[idea.name]:.0f} |")

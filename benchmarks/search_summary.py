@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,12 +33,22 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """'behind' only if the whole interval is."""
-        return "behind" if self.high < 0 else "ahead" if self.low > 0 else "level"
+        """'behind' only if the whole interval is; 'undecided' if it may well be behind by more than is allowed."""
+        if math.isnan(self.points):
+            return "undecided"
+        if self.high < 0:
+            return "behind"
+        return "ahead" if self.low > 0 else "level" if self.low >= -REGRET_POINTS else "undecided"
 
     def in_words(self) -> str:
         """One line for a terminal."""
-        verdict = {"ahead": "ahead of", "level": "level with", "behind": "behind"}[self.verdict]
+        words = {
+            "ahead": "ahead of",
+            "level": "level with",
+            "behind": "behind",
+            "undecided": "not decided against",
+        }
+        verdict = words[self.verdict]
         return (
             f"{verdict} '{self.other}' at {self.epochs} epochs: {self.points:+.2f} points "
             f"(95 % from {self.low:+.2f} to {self.high:+.2f})"
@@ -61,8 +72,10 @@ class Target:
 
     @property
     def holds(self) -> bool:
-        """Whether the mean regret is within REGRET_POINTS and the default is behind nobody, at `epochs`."""
-        return self.regret <= REGRET_POINTS and all(each.verdict != "behind" for each in self.comparisons)
+        """Whether the mean regret is within REGRET_POINTS and the default is level with or ahead of all, at `epochs`."""
+        return self.regret <= REGRET_POINTS and all(
+            each.verdict in ("ahead", "level") for each in self.comparisons
+        )
 
 
 def summary(traces: Mapping[str, Sequence[Trace]], methods: Methods, *, budget: int) -> pd.DataFrame:

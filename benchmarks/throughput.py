@@ -76,8 +76,9 @@ def main() -> None:
     chosen = parser.parse_args()
     sizes = {"training.epochs": 2, "data.train_limit": 4000} if chosen.quick else {"training.epochs": 10}
     values = {"data.reference": chosen.images, "data.train_limit": 10000, **sizes}
-    # The script runs all epochs; so does Podium.
-    recipe = read_recipe(RECIPE, {**values, "callbacks.early_stopping": None, "precision": chosen.precision})
+    # The script runs all epochs at one rate; so does Podium.
+    same = {"callbacks.early_stopping": None, "callbacks.reduce_lr_on_plateau": None}
+    recipe = read_recipe(RECIPE, {**values, **same, "precision": chosen.precision})
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         prepared = for_peers(arrays_of(recipe), folder)
@@ -90,7 +91,13 @@ def main() -> None:
             return trained_together(recipe, folder, seed=seed, workers=chosen.workers, threads=chosen.threads)
 
         name = "throughput-quick" if chosen.quick else "throughput"
-        rows = Benchmark(name=name, arms={"guide's script": script, "Podium": podium}).run(
+        made = {
+            "recipe": recipe.model_dump(mode="json", exclude={"data": {"reference"}}),
+            "train_digest": arrays_of(recipe).train_digest,
+            "workers": chosen.workers,
+            "threads": chosen.threads,
+        }
+        rows = Benchmark(name=name, arms={"guide's script": script, "Podium": podium}, made=made).run(
             chosen.out, range(chosen.seeds)
         )
     table = summary(rows, ["images_per_second", "val_accuracy"])

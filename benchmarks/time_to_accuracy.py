@@ -1,6 +1,6 @@
 """Wall seconds of one training until it reaches a validation accuracy: fast.yaml, and baseline.yaml in two precisions.
 
-    python benchmarks/time_to_accuracy.py cifar10-images.zip [--seeds 3] [--quick] [--limit-minutes 45]
+    python benchmarks/time_to_accuracy.py cifar10-images.zip [--seeds 3] [--quick] [--limit-minutes 60]
 
 CIFAR-10, JPEG copy: 45,000 training and 5,000 validation images, the whole machine for each. Seconds from handing the
 job to a warm worker: tracing, validation and checkpoints are in them. An arm that does not get there within its recipe
@@ -86,12 +86,18 @@ def curve(
     }
 
 
-def sooner(rows: pd.DataFrame, column: str, than: str) -> list[tuple[float, bool]]:
-    """How many times sooner fast.yaml is than an arm, seed by seed, and whether that is a lower bound only."""
-    found = []
+def sooner(rows: pd.DataFrame, column: str, than: str) -> list[tuple[float | None, bool]]:
+    """How many times sooner fast.yaml is than an arm, by seed, and whether that is a lower bound only.
+
+    None where fast.yaml did not get there.
+    """
+    found: list[tuple[float | None, bool]] = []
     for _, pair in rows.groupby("seed"):
         by_arm = pair.set_index("arm")
-        if not {"fast", than} <= set(by_arm.index) or pd.isna(by_arm.loc["fast", column]):
+        if not {"fast", than} <= set(by_arm.index):
+            continue
+        if pd.isna(by_arm.loc["fast", column]):
+            found.append((None, False))
             continue
         slow = by_arm.loc[than, column]
         bound = bool(pd.isna(slow))
@@ -109,7 +115,9 @@ def main() -> None:
     parser.add_argument("images")
     parser.add_argument("--limit-minutes", type=float, default=60.0)
     chosen = parser.parse_args()
-    more = {"training.epochs": 3, "data.train_limit": 5000} if chosen.quick else {}
+    more: dict[str, Any] = {"data.validation.seed": 1}  # fast.yaml's schedule was chosen on the recipe's own
+    if chosen.quick:
+        more |= {"training.epochs": 3, "data.train_limit": 5000}
     measured = partial(curve, images=chosen.images, limit_seconds=60 * chosen.limit_minutes)
     name = "time_to_accuracy-quick" if chosen.quick else "time_to_accuracy"
     arms = {
@@ -119,15 +127,20 @@ def main() -> None:
             for name, precision in BASELINES.items()
         },
     }
-    rows = Benchmark(name=name, arms=arms).run(chosen.out, range(chosen.seeds))
+    data = read_recipe(EXPERIMENTS / "fast.yaml", {"data.reference": chosen.images, **more})
+    made = {"train_digest": arrays_of(data).train_digest, "limit_minutes": chosen.limit_minutes, **more}
+    rows = Benchmark(name=name, arms=arms, made=made).run(chosen.out, range(chosen.seeds))
     columns = [f"seconds_to_{goal:.0%}" for goal in GOALS]
     print(rows[["arm", "seed", *columns, "seconds", "best"]].to_string(index=False))
     found = {}
     for goal, than in itertools.product(COMPARED, BASELINES):
         times = sooner(rows, f"seconds_to_{goal:.0%}", than)
         found[f"{goal:.0%} than {than}"] = times
-        told = ", ".join(f"{'at least ' if bound else ''}{each:.1f}" for each, bound in times)
-        print(f"{goal:.0%}: times sooner than {than}, by seed: {told or 'not reached'}; target {TARGET:.0f}")
+        told = ", ".join(
+            "fast.yaml not there" if each is None else f"{'at least ' if bound else ''}{each:.1f}"
+            for each, bound in times
+        )
+        print(f"{goal:.0%}: times sooner than {than}, by seed: {told}; target {TARGET:.0f}")
     write_summary(chosen.out, name, {"machine": machine(), "times_sooner": found, "target": TARGET})
     bars(
         rows,

@@ -4,7 +4,8 @@
 
 The same space (that of sweeps/cifar10.yaml), the same 10,000 training and 2,000 validation images, the same wall-clock time
 for each, on the whole machine, loading of libraries included. Plain Optuna, Optuna with its two callbacks, and KerasTuner
-Hyperband train one trial at a time with all cores, as their documentation shows; Ray Tune one a core; Podium as it chooses.
+Hyperband train one trial at a time with all cores, as their documentation shows; Ray Tune one a core; Podium as it
+chooses. All begin with the guide's own configuration, but for KerasTuner, which takes none.
 The best validation accuracy so far is that of any epoch of any trial, for all arms alike. Arms and seeds that
 are in the results already are not run again. Target: 10 times sooner than plain Optuna's final best, and twice as
 soon as the best other arm.
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -67,12 +69,14 @@ def until(command: Sequence[str], seconds: float, environment: Mapping[str, str]
         except subprocess.TimeoutExpired:
             # Podium's workers get a moment to finish; the others' records are written epoch by epoch.
             os.killpg(process.pid, signal.SIGTERM)
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 process.wait(30)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
             return began
+        finally:
+            # Whatever it has started must not run on into the next arm.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
     if process.returncode != 0:
         raise RuntimeError(f"{command[1]} failed:\n{(folder / 'output.txt').read_text()[-3000:]}")
     return began
@@ -80,19 +84,21 @@ def until(command: Sequence[str], seconds: float, environment: Mapping[str, str]
 
 def other_tool(name: str, seed: int, *, python: str, arrays: Path, seconds: float) -> dict[str, Any]:
     """Run a script of peers/ in its environment; answers its curve."""
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
         folder = Path(place)
         watch = folder / "watch.jsonl"
         watch.touch()
         command = [python, str(PEERS / TOOLS[name]), str(arrays), str(watch), str(seconds), str(seed)]
-        began = until(command, seconds, {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}, folder)
+        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "TMPDIR": place}
+        began = until(command, seconds, environment, folder)
         told = [json.loads(line) for line in watch.read_text().splitlines()]
+        _refuse_nothing(told, folder)
     return curve([each["at"] - began for each in told], [each["val_accuracy"] for each in told], seconds)
 
 
 def podium(seed: int, *, images: str, seconds: float) -> dict[str, Any]:
     """Run `podium sweep` on its default file; its curve is read from MLflow afterwards."""
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
         folder = Path(place)
         words = [f"{key}={value}" for key, value in SETTINGS.items()]
         command = [
@@ -112,7 +118,14 @@ def podium(seed: int, *, images: str, seconds: float) -> dict[str, Any]:
         }
         began = until(command, seconds, environment, folder)
         at, values = _of_all_runs(stores)
+        _refuse_nothing(at, folder)
     return curve([each - began for each in at], values, seconds)
+
+
+def _refuse_nothing(epochs: Sequence[object], folder: Path) -> None:
+    """Raises: RuntimeError with the end of an arm's output if it has trained no epoch: that is no result."""
+    if not epochs:
+        raise RuntimeError(f"no epoch was trained:\n{(folder / 'output.txt').read_text()[-3000:]}")
 
 
 def _of_all_runs(stores: Stores) -> tuple[list[float], list[float]]:
@@ -134,7 +147,7 @@ def curve(at: Sequence[float], values: Sequence[float], seconds: float) -> dict[
     for index in order:
         if at[index] <= seconds and values[index] > best:
             best = float(values[index])
-            rises.append([round(float(at[index]), 1), round(best, 4)])
+            rises.append([round(float(at[index]), 1), best])
     return {"best": best, "epochs": sum(when <= seconds for when in at), "rises": rises}
 
 
@@ -156,6 +169,21 @@ def compared(rows: pd.DataFrame) -> dict[str, list[float]]:
     return found
 
 
+def times_sooner(found: Mapping[str, Sequence[float]], seconds: float) -> dict[str, list[tuple[float, bool]]]:
+    """How many times sooner Podium is than each other arm, by seed, and whether that is a lower bound only.
+
+    0 where Podium did not get there; an arm that did not counts with the whole time.
+    """
+    return {
+        name: [
+            (0.0 if np.isinf(own) else min(other, seconds) / own, bool(np.isinf(other)))
+            for own, other in zip(found[PODIUM], times, strict=True)
+        ]
+        for name, times in found.items()
+        if name != PODIUM and len(times) == len(found.get(PODIUM, []))
+    }
+
+
 def picture(rows: pd.DataFrame, seconds: float) -> bytes:
     """Best so far against seconds: a line a seed, a colour an arm."""
     figure = new_figure(5.0)
@@ -173,30 +201,40 @@ def picture(rows: pd.DataFrame, seconds: float) -> bytes:
 def main() -> None:
     parser = arguments(__doc__ or "")
     parser.add_argument("images")
-    parser.add_argument("--peers", default=sys.executable, help="the Python that has the other tools")
+    parser.add_argument("--peers", type=Path, required=True, help="the Python that has the other tools")
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--only", nargs="*", default=[], help="arms to run")
     chosen = parser.parse_args()
     seconds = 60 * (3.0 if chosen.quick else chosen.minutes)
+    python = str(chosen.peers.absolute())  # and no further: the link's target is no environment
+    needed = "import keras, keras_tuner, optuna, optuna_integration, ray.tune, tensorboard"
+    subprocess.run([python, "-c", needed], check=True, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"})
     images = str(Path(chosen.images).resolve()) if Path(chosen.images).exists() else chosen.images
     with tempfile.TemporaryDirectory() as place:
         recipe = read_recipe(ROOT / "experiments" / "baseline.yaml", {"data.reference": images, **SETTINGS})
         arrays = for_peers(arrays_of(recipe), Path(place))
         arms = {
-            name: partial(other_tool, name, python=chosen.peers, arrays=arrays, seconds=seconds)
-            for name in TOOLS
+            name: partial(other_tool, name, python=python, arrays=arrays, seconds=seconds) for name in TOOLS
         }
         arms[PODIUM] = partial(podium, images=images, seconds=seconds)
         arms = {name: arm for name, arm in arms.items() if not chosen.only or name in chosen.only}
-        name = f"time_to_quality-{seconds / 60:.0f}min"
-        rows = Benchmark(name=name, arms=arms).run(chosen.out, range(chosen.seeds))
+        name = f"time_to_quality-{seconds / 60:g}min"
+        made = {**SETTINGS, "train_digest": arrays_of(recipe).train_digest, "seconds": seconds}
+        rows = Benchmark(name=name, arms=arms, made=made).run(chosen.out, range(chosen.seeds))
     print(rows[["arm", "seed", "best", "epochs"]].to_string(index=False))
     found = compared(rows)
     for arm, times in found.items():
         told = ", ".join("not reached" if np.isinf(each) else f"{each:.0f}" for each in times)
         print(f"{arm}: seconds until plain Optuna's final best, by seed: {told}")
+    sooner = times_sooner(found, seconds)
+    for arm, times in sooner.items():
+        told = ", ".join(f"{'at least ' if bound else ''}{each:.1f}" for each, bound in times)
+        target = TARGET_PLAIN if arm == REFERENCE else TARGET_OTHERS
+        print(f"Podium, times sooner than {arm}, by seed: {told}; target {target:.0f}")
     seconds_to = {arm: [None if np.isinf(each) else each for each in times] for arm, times in found.items()}
-    write_summary(chosen.out, name, {"machine": machine(), "seconds_to_plain_best": seconds_to})
+    write_summary(
+        chosen.out, name, {"machine": machine(), "seconds_to_plain_best": seconds_to, "times_sooner": sooner}
+    )
     (chosen.out / f"{name}.png").write_bytes(picture(rows, seconds))
 
 

@@ -105,7 +105,8 @@ def main() -> None:
             return with_records(recipe, arrays, Path(place) / f"recorded-{seed}")
 
         name = "tracking_cost-quick" if chosen.quick else "tracking_cost"
-        rows = Benchmark(name=name, arms={"without records": plain, "with records": recorded}).run(
+        made = {"epochs": epochs, "train_images": count}
+        rows = Benchmark(name=name, arms={"without records": plain, "with records": recorded}, made=made).run(
             chosen.out, range(chosen.seeds)
         )
     cost = ratio(rows, "seconds", of="with records", to="without records")

@@ -56,7 +56,7 @@ def main() -> None:
         }
 
     name = "warm_trial-quick" if chosen.quick else "warm_trial"
-    rows = Benchmark(name=name, arms={"cold process": cold, "warm worker": warm}).run(
+    rows = Benchmark(name=name, arms={"cold process": cold, "warm worker": warm}, made={}).run(
         chosen.out, range(chosen.seeds)
     )
     sooner = ratio(rows, "seconds", of="cold process", to="warm worker")

@@ -13,8 +13,6 @@ import keras
 import numpy as np
 from keras import layers
 
-EPOCHS = 27
-
 
 def load(path: str) -> tuple[Any, Any, Any, Any]:
     """x_train, y_train, x_val, y_val; images as floats in [0, 1]."""

@@ -10,7 +10,8 @@ import tempfile
 
 import keras
 import optuna
-from guide_model import EPOCHS, Watch, build, guide_callbacks, load
+from guide_model import Watch, build, guide_callbacks, load
+from guide_space import EPOCHS, GUIDE
 from optuna_integration import KerasPruningCallback
 from optuna_integration.mlflow import MLflowCallback
 
@@ -47,6 +48,7 @@ def main(arrays: str, watch: str, seconds: str, seed: str) -> None:
             sampler=optuna.samplers.TPESampler(seed=int(seed)),
             pruner=optuna.pruners.MedianPruner(),
         )
+        study.enqueue_trial(GUIDE)
         study.optimize(objective, timeout=float(seconds), callbacks=[recorded])
 
 

@@ -9,7 +9,8 @@ import sys
 
 import keras
 import optuna
-from guide_model import EPOCHS, Watch, build, guide_callbacks, load
+from guide_model import Watch, build, guide_callbacks, load
+from guide_space import EPOCHS, GUIDE
 
 
 def main(arrays: str, watch: str, seconds: str, seed: str) -> None:
@@ -17,6 +18,7 @@ def main(arrays: str, watch: str, seconds: str, seed: str) -> None:
     keras.utils.set_random_seed(int(seed))
 
     def objective(trial: optuna.Trial) -> float:
+        keras.backend.clear_session()
         depth = trial.suggest_int("depth", 1, 4)
         model = build(
             learning_rate=trial.suggest_float("learning_rate", 1e-4, 1e-2, log=True),
@@ -37,6 +39,7 @@ def main(arrays: str, watch: str, seconds: str, seed: str) -> None:
         return float(max(history["val_accuracy"]))
 
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=int(seed)))
+    study.enqueue_trial(GUIDE)
     study.optimize(objective, timeout=float(seconds))
 
 

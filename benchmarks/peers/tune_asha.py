@@ -13,11 +13,10 @@ from typing import Any
 
 import optuna
 import ray
+from guide_space import EPOCHS, GUIDE
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
-
-EPOCHS = 27
 
 
 def trained(config: dict[str, Any]) -> None:
@@ -26,8 +25,11 @@ def trained(config: dict[str, Any]) -> None:
     import tensorflow as tf
     from guide_model import Watch, build, guide_callbacks, load
 
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
+    if tf.config.threading.get_intra_op_parallelism_threads() != 1:  # the actor's first trial
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(config["seed"])
     x_train, y_train, x_val, y_val = load(config["arrays"])
 
     class Report(keras.callbacks.Callback):  # type: ignore[misc]
@@ -62,7 +64,7 @@ def main(arrays: str, watch: str, seconds: str, seed: str) -> None:
         trial.suggest_categorical("batch_size", [32, 64, 128, 256])
         if depth >= 3:
             trial.suggest_categorical("dense_units", [128, 256])
-        return {"arrays": arrays, "watch": watch}
+        return {"arrays": arrays, "watch": watch, "seed": int(seed)}
 
     os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # Ray's workers import the guide's model
     ray.init(num_cpus=len(os.sched_getaffinity(0)), include_dashboard=False, log_to_driver=False)
@@ -72,10 +74,13 @@ def main(arrays: str, watch: str, seconds: str, seed: str) -> None:
             tune_config=tune.TuneConfig(
                 metric="val_accuracy",
                 mode="max",
-                search_alg=OptunaSearch(space, metric="val_accuracy", mode="max", seed=int(seed)),
+                search_alg=OptunaSearch(
+                    space, metric="val_accuracy", mode="max", seed=int(seed), points_to_evaluate=[GUIDE]
+                ),
                 scheduler=ASHAScheduler(max_t=EPOCHS, grace_period=1, reduction_factor=3),
                 num_samples=10_000,
                 time_budget_s=float(seconds),
+                reuse_actors=True,
             ),
             run_config=tune.RunConfig(storage_path=folder, verbose=0),
         )

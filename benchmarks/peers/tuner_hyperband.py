@@ -11,18 +11,24 @@ from typing import Any
 
 import keras
 import keras_tuner
-from guide_model import EPOCHS, Watch, build, guide_callbacks, load
+from guide_model import Watch, build, guide_callbacks, load
+from guide_space import EPOCHS
 
 
 class Guide(keras_tuner.HyperModel):  # type: ignore[misc]
     """The guide's network, and its batch size in `fit`, as KerasTuner's guide on tuning `fit` has it."""
 
+    def declare_hyperparameters(self, hp: Any) -> None:
+        """All of them at the start; else the tuner learns of some only once a trial has met them."""
+        hp.Int("depth", 1, 4)
+        with hp.conditional_scope("depth", [3, 4]):
+            hp.Choice("dense_units", [128, 256])
+        hp.Choice("batch_size", [32, 64, 128, 256])
+
     def build(self, hp: Any) -> keras.Model:
         depth = hp.Int("depth", 1, 4)
-        dense_units = 256
-        if depth >= 3:
-            with hp.conditional_scope("depth", [3, 4]):
-                dense_units = hp.Choice("dense_units", [128, 256])
+        with hp.conditional_scope("depth", [3, 4]):
+            dense_units = hp.Choice("dense_units", [128, 256]) if depth >= 3 else 256
         return build(
             learning_rate=hp.Float("learning_rate", 1e-4, 1e-2, sampling="log"),
             dropout=hp.Float("dropout", 0.0, 0.6),

@@ -167,7 +167,7 @@ def judged(default: list[tuple[int, float]], rival: list[tuple[int, float]]) -> 
 
 
 def test_target_holds_for_a_default_that_is_as_good_in_a_fifth_of_the_epochs() -> None:
-    found, rows = judged([(15, 0.61), (18, 0.60), (20, 0.61)], [(10, 0.5), (10, 0.61), (10, 0.61)])
+    found, rows = judged([(15, 0.61), (18, 0.60), (20, 0.61)], [(10, 0.605), (10, 0.6), (10, 0.605)])
     assert found.holds
     assert (found.final, found.epochs) == (pytest.approx(0.61), 20)
     assert found.regret == pytest.approx(100 * (0.61 - 1.82 / 3))
@@ -187,6 +187,15 @@ def test_target_fails_for_a_default_that_is_late_or_behind() -> None:
     assert behind.regret < 0
     assert {each.other: each.verdict for each in behind.comparisons}["rival"] == "behind"
     assert not behind.holds
+
+
+def test_target_does_not_hold_for_want_of_evidence() -> None:
+    found, _ = judged([(15, 0.61), (18, 0.60), (20, 0.61)], [(10, 0.5), (10, 0.61), (10, 0.61)])
+    assert {each.other: each.verdict for each in found.comparisons}["rival"] == "undecided"
+    nobody_yet, _ = judged([(15, 0.61), (18, 0.60), (20, 0.61)], [(10, 0.5), (10, 0.5), (30, 0.5)])
+    assert {each.other: each.verdict for each in nobody_yet.comparisons}["rival"] == "undecided"
+    assert not found.holds
+    assert not nobody_yet.holds
 
 
 def test_curves_leave_out_epochs_without_a_value() -> None:
