@@ -17,6 +17,10 @@ def test_each_idea_is_a_recipe_that_differs_from_the_baseline_in_that_alone(idea
     assert (recipe.training.seed, recipe.callbacks.early_stopping) == (2, None)
     assert recipe.training.epochs == (15 if recipe.classical is None else 1)
     assert (recipe == baseline) == (idea.name == BASELINE)
+    if idea.recipe == IDEAS[0].recipe:
+        apart = {key for key, value in recipe.flat().items() if baseline.flat().get(key) != value}
+        changed = tuple(f"{key}." for key in idea.values)
+        assert all(f"{key}.".startswith(changed) for key in apart), apart
 
 
 def test_ideas_are_compared_with_the_baseline_on_the_same_seed() -> None:

@@ -292,20 +292,26 @@ def test_a_broken_study_ends_the_sweep_with_its_cause_and_nothing_running(
     assert world.disagreements() == []
 
 
-def test_training_goes_on_while_mlflow_is_away(world: World, two_workers: LocalExecutor) -> None:
+def test_training_goes_on_while_mlflow_takes_nothing(world: World, two_workers: LocalExecutor) -> None:
     file = world.stores.root / "mlflow.db"
-    away = file.with_name("away.db")
+    with closing(sqlite3.connect(file, isolation_level=None, timeout=30)) as database:
+        ended_there: list[int] = []
 
-    def leave(coordinator: Coordinator, watcher: Watcher) -> None:
-        def act(trial: LiveTrial, outcome: Outcome) -> None:
-            if trial.number == 0:
-                file.rename(away)
-            if trial.number == 3:
-                away.rename(file)
+        def hold(coordinator: Coordinator, watcher: Watcher) -> None:
+            def act(trial: LiveTrial, outcome: Outcome) -> None:
+                if trial.number == 0:
+                    database.execute("BEGIN EXCLUSIVE")
+                if trial.number == 3:
+                    ended = "select count(*) from runs where status = 'FINISHED'"
+                    ended_there.append(database.execute(ended).fetchone()[0])
+                    database.execute("ROLLBACK")
 
-        watcher.on_end = act
+            watcher.on_end = act
 
-    world.start(two_workers, trials=6, watch=leave)
+        world.start(two_workers, trials=6, watch=hold)
+    assert ended_there in ([0], [1]), (
+        "of four trials that had ended by then, the last three at least are not there"
+    )
     assert [record.state for record in world.records()] == ["complete"] * 6
     assert world.disagreements() == []
 

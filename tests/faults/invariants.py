@@ -109,6 +109,11 @@ def _of_trials(trials: list[Trial], failed: dict[str, int]) -> list[str]:
                 found.append(f"I8: trial {trial.number} failed: {trial.outcome.get('message')}")
         elif trial.ended:
             found += _of_complete(trial)
+    found += [
+        f"I8: {count} trials should have failed by {cause}, and {causes[cause]} did"
+        for cause, count in failed.items()
+        if causes[cause] != count
+    ]
     return found
 
 

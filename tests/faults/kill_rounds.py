@@ -189,7 +189,8 @@ def _wait_for_moment(place: Place, start: Start, chance: random.Random) -> None:
     if chance.random() < 0.4:
         time.sleep(chance.uniform(0.0, 1.5))
     else:
-        _wait_for_epochs(place, start, len(place.traced("begin")) + chance.randint(1, TRIALS * EPOCHS))
+        begun = len(place.traced("begin"))
+        _wait_for_epochs(place, start, begun + chance.randint(1, max(1, TRIALS * EPOCHS - begun)))
         time.sleep(chance.uniform(0.0, 0.1))
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -76,8 +77,9 @@ def killed(
             kill_points.kill_at(point, count, _parts())
 
     first = real.run(words, arm=lambda: arm(kill=True))
-    first.wait()
-    found = _of_alias(real, versions=2 if second else 1, must=second)
+    code = first.wait()
+    found = [] if code == -signal.SIGKILL else [f"nothing was killed at {point}: it ended with {code}"]
+    found += _of_alias(real, versions=2 if second else 1, must=second)
     again = real.run(words, arm=lambda: arm(kill=False))
     if again.wait() == 3 and "--again" in again.said:
         again = real.run([*words, "--again", "it was killed"], arm=lambda: arm(kill=False))

@@ -187,7 +187,8 @@ def checkpoint_damaged(place: Place, chance: random.Random) -> list[str]:
     """What a killed start has saved is cut short or altered before the next."""
     place.order({}, seconds=0.1)
     start = place.begin()
-    until(lambda: start.poll() is not None or len(place.traced("saved")) >= chance.randint(2, 6), 60)
+    count = chance.randint(2, 6)
+    until(lambda: start.poll() is not None or len(place.traced("saved")) >= count, 60)
     start.signal(signal.SIGKILL)
     start.wait()
     found = invariants.between(place, closed=False)

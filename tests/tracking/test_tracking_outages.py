@@ -74,7 +74,7 @@ def test_a_locked_database_holds_up_nobody_and_gets_everything_later(
             started = time.perf_counter()
             record_trial(recorder, trial)
             slowest = max(slowest, time.perf_counter() - started)
-        assert slowest < 0.2
+        assert slowest < 1.0  # the lock is held for three
         assert not recorder.flush(0.5)
         # A reader is not held up by the writer.
         assert query.children(stores, parent).empty

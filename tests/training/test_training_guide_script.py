@@ -60,6 +60,7 @@ def test_losses_equal_those_of_the_guides_script(tmp_path: Path) -> None:
     model.compile(
         optimizer=keras.optimizers.Adam(RATE), loss="categorical_crossentropy", metrics=["accuracy"]
     )
+    assert len(reports.metrics()) == EPOCHS
     for epoch, metrics in enumerate(reports.metrics()):
         order = np.random.default_rng([3, epoch]).permutation(chosen)
         history = model.fit(
