@@ -77,6 +77,8 @@ def killed(
             kill_points.kill_at(point, count, _parts())
 
     first = real.run(words, arm=lambda: arm(kill=True))
+    if first.wait() == 3 and "--again" in first.said:  # the sweep has looked at this test set before
+        first = real.run([*words, "--again", "another"], arm=lambda: arm(kill=True))
     code = first.wait()
     found = [] if code == -signal.SIGKILL else [f"nothing was killed at {point}: it ended with {code}"]
     found += _of_alias(real, versions=2 if second else 1, must=second)

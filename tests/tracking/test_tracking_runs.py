@@ -77,7 +77,7 @@ def test_calls_return_at_once_and_a_second_of_epochs_costs_one_batch(recorder: R
     started = time.thread_time()
     for number in range(1, 501):
         recorder.epoch(0, epoch(number))
-    assert time.thread_time() - started < 0.5
+    assert time.thread_time() - started < 2.0
     before = time.process_time()
     assert recorder.flush(20)
     # 500 batches cost above 3 seconds; 500 epochs of 7 metrics in batches of 1,000 values are 4.
