@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from podium.recipe_sections import CheckSettings
-from podium.selection.checks import failed, of_test, of_training
+from podium.selection.checks import Check, failed, of_test, of_training
 
 GUIDE = CheckSettings.model_validate(
     {
@@ -72,3 +73,10 @@ def test_the_test_set_is_no_check_of_a_training() -> None:
 def test_without_checks_nothing_is_asked() -> None:
     assert of_training(None, {"accuracy": 0.0}) == of_test(None, 0.0) == []
     assert of_test(CheckSettings.model_validate({"gap": {"at_most": 0.1}}), 0.0) == []
+
+
+def test_an_accuracy_at_its_limit_passes_as_keras_gives_it() -> None:
+    for share in (0.65, 0.7, 0.9, 0.95):
+        as_float32 = float(np.float32(share))
+        assert Check(name="val_accuracy", value=as_float32, bound="at_least", limit=share).passed
+        assert not Check(name="val_accuracy", value=as_float32 - 1e-3, bound="at_least", limit=share).passed

@@ -203,7 +203,8 @@ def restore(model: Any, state: TrainingState, standard: StandardCallbacks) -> Pr
 
     Raises: TrialFailed if the checkpoint is of another network.
     """
-    model.optimizer.build(model.trainable_variables)
+    if not model.optimizer.built:  # float16's loss scaling would make its variables once more
+        model.optimizer.build(model.trainable_variables)
     _assign(model.weights, state.best.weights, "weights")
     # ModelCheckpoint's file, which may be of a later epoch or in another folder.
     model.save_weights(standard.checkpoint.filepath)
