@@ -71,6 +71,15 @@ def free_port() -> int:
 
 
 @contextmanager
+def nobody_there(root: Path) -> Iterator[Stores]:
+    """Stores whose server is away: its port is held, and nobody listens on it."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{held.getsockname()[1]}"
+        yield Stores(root=root, tracking_uri=address, artifact_uri=None, study_url="sqlite://")
+
+
+@contextmanager
 def serving(root: Path) -> Iterator[Server]:
     """Serve the database that lies in `root` until the block ends."""
     port = free_port()

@@ -86,17 +86,13 @@ def _born(process: int) -> str:
 
 def write_status(folder: Path, status: Mapping[str, Any]) -> None:
     """Replace the status file as a whole."""
-    temporary = folder / f".status.{os.getpid()}"
-    temporary.write_text(json.dumps(status))
-    temporary.replace(folder / "status.json")
+    _replace(folder / "status.json", status)
 
 
 def note_stores(folder: Path, stores: Stores) -> None:
     """Keep in the sweep's folder where its study and its runs are, without passwords."""
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".status.{os.getpid()}"
-    temporary.write_text(json.dumps(_addresses(stores)))
-    temporary.replace(folder / STORES_FILE)
+    _replace(folder / STORES_FILE, _addresses(stores))
 
 
 def kept_elsewhere(folder: Path, stores: Stores) -> bool:
@@ -105,6 +101,12 @@ def kept_elsewhere(folder: Path, stores: Stores) -> bool:
         return bool(json.loads((folder / STORES_FILE).read_text()) != _addresses(stores))
     except FileNotFoundError:
         return False
+
+
+def _replace(file: Path, content: object) -> None:
+    temporary = file.with_name(f".status.{os.getpid()}")
+    temporary.write_text(json.dumps(content))
+    temporary.replace(file)
 
 
 def _addresses(stores: Stores) -> list[str]:

@@ -143,13 +143,12 @@ def test_what_a_finished_sweep_left_is_listed_first_and_removed_when_told(
     assert gc()["items"] == []
 
 
-def test_what_belongs_to_other_stores_stays(
-    stores: Stores, study: Callable[..., ListedEngine], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_belongs_to_other_stores_stays(stores: Stores, study: Callable[..., ListedEngine]) -> None:
     study("own-1", "FINISHED", running=False)
     for name, own in (("own-1", True), ("far-1", False)):
         attempt(stores, name, 0)
-        live.write_status(make_folder(stores.sweeps / name), {})
+        (stores.sweeps / name).mkdir()
+        live.write_status(stores.sweeps / name, {})
         live.note_stores(
             stores.sweeps / name, stores if own else replace(stores, study_url="postgresql://host/studies")
         )
@@ -168,11 +167,6 @@ def test_a_pruned_trial_whose_files_are_not_in_mlflow_keeps_them(
     only_copy = attempt(stores, "done-1", 1, "history.json")
     assert paths(gc("--yes")["items"]) == {"mlruns/checkpoints/done-1/trial-0000"}
     assert (only_copy / "history.json").is_file()
-
-
-def make_folder(folder: Path) -> Path:
-    folder.mkdir(parents=True)
-    return folder
 
 
 def test_a_model_that_is_not_in_mlflow_stays(stores: Stores, study: Callable[..., ListedEngine]) -> None:

@@ -1,16 +1,15 @@
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 from typing import cast
 
 import pytest
+from mlflow_server import nobody_there
 
 from podium.errors import PodiumError
 from podium.executors.base import Executor
 from podium.packager.packager import Packager
 from podium.session.assembly import Crew
-from podium.stores import Stores
 from podium.tracking.runs import Recorder
 
 pytestmark = pytest.mark.slow
@@ -20,14 +19,7 @@ def test_records_that_do_not_reach_mlflow_are_an_error_that_says_where_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with socket.socket() as taken:  # a port that nobody listens on
-        taken.bind(("127.0.0.1", 0))
-        stores = Stores(
-            root=tmp_path,
-            tracking_uri=f"http://127.0.0.1:{taken.getsockname()[1]}",
-            artifact_uri=None,
-            study_url="sqlite://",
-        )
+    with nobody_there(tmp_path) as stores:
         recorder = Recorder(stores, experiment="digits", spool_folder=tmp_path / "spool")
         hands = Crew(
             stores=stores, recorder=recorder, packager=Packager(stores), executor=cast(Executor, None)

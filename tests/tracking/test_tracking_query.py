@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 from pathlib import Path
 from urllib.parse import parse_qs, unquote
 
 import pytest
+from mlflow_server import nobody_there
 from tracking_records import begin, record_trial
 
 from podium.errors import InvalidInput, PodiumError
@@ -94,12 +94,9 @@ def test_a_store_that_is_away_is_said_and_no_traceback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with socket.socket() as taken:  # a port that nobody listens on
-        taken.bind(("127.0.0.1", 0))
-        address = f"http://127.0.0.1:{taken.getsockname()[1]}"
-        away = Stores(root=tmp_path, tracking_uri=address, artifact_uri=None, study_url="sqlite://")
+    with nobody_there(tmp_path) as away:
         for read in (query.find_parent, read_run, query.children):
-            with pytest.raises(PodiumError, match=f"The tracking store {address} cannot be used"):
+            with pytest.raises(PodiumError, match=f"The tracking store {away.tracking_uri} cannot be used"):
                 read(away, "0" * 32)
 
 

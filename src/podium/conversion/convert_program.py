@@ -180,7 +180,6 @@ if __name__ == "__main__":
         "tensorflow"  # stock layers load on any; only this one converts to all formats
     )
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ["CUDA_VISIBLE_DEVICES"] = (
-        "-1"  # converting needs none, and would take all of its memory from a sweep
-    )
+    # Converting needs no GPU, and would take all of its memory from a sweep.
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     serve()

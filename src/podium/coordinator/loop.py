@@ -165,6 +165,7 @@ class Coordinator:
 
     def _start(self, proposal: Proposal) -> None:
         """Start the next attempt of a trial, unless there is nothing to train."""
+        self._ended_at_once = True
         attempt = self._records.attempts(proposal.number) + 1
         trial = self._records.live(proposal, attempt)
         try:
@@ -172,7 +173,6 @@ class Coordinator:
         except InvalidInput as error:
             self._records.open(trial)
             self._fail(trial, Failure(cause="error", message=str(error)))
-            self._ended_at_once = True
             return
         trial.epochs = proposal.epochs or trial.recipe.training.epochs
         self._records.open(trial)
@@ -180,19 +180,17 @@ class Coordinator:
         if twin is not None and not trial.history:
             self._end(trial, outcomes.of_twin(twin))
             self._twins += 1
-            self._ended_at_once = True
             return
         used = self._spending.why_no_epoch(self._epochs_in_training())
         if used:
             self._end(trial, Outcome(state="pruned", value=trial.best, message=f"stopped by {used}"))
-            self._ended_at_once = True
             return
         job = replace(
             self._plan.job(trial.recipe, trial.folder, trial.epochs),
             first_epoch=proposal.first_epoch,
             resume_from=trial.resume_from,
         )
-        self._twins = 0
+        self._twins, self._ended_at_once = 0, False
         self._live[trial.key] = trial
         self._executor.submit(Attempt(key=trial.key, job=job))
         self._observer.started(trial)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 
 from podium.coordinator.attempts import attempts
 from podium.coordinator.reconciliation import RecordedRun, reconcile
@@ -41,17 +41,20 @@ def make_agree(
     again = reconcile(engine.trials(), {n: run for n, (_, run) in runs.items()}, recorder, plan)
     if again:
         observer.message(f"trials written again from the study: {', '.join(map(str, again))}")
-    package_again(engine, packager, plan, {number: run_id for number, (run_id, _) in runs.items()})
+    package_again(engine, packager, plan, lambda number: runs[number][0] if number in runs else None)
     return True
 
 
-def package_again(engine: Engine, packager: Packager, plan: Plan, run_ids: Mapping[int, str]) -> None:
-    """Hand over what ended trials left and the packager has not put into MLflow; `run_ids` by trial."""
+def package_again(
+    engine: Engine, packager: Packager, plan: Plan, run_id_of: Callable[[int], str | None]
+) -> None:
+    """Hand over what ended trials left and the packager has not put into MLflow."""
     for record in engine.trials():
         folder = plan.attempt_folder(record.number, attempts(record))
         left = record.state != "running" and (folder / HISTORY_FILE).is_file() and not is_packaged(folder)
-        if left and record.number in run_ids:
-            packager.submit(PackageRequest(run_id=run_ids[record.number], folder=folder))
+        run_id = run_id_of(record.number) if left else None
+        if run_id is not None:
+            packager.submit(PackageRequest(run_id=run_id, folder=folder))
 
 
 def _recorded_runs(stores: Stores, parent: str) -> dict[int, tuple[str, RecordedRun]]:

@@ -208,9 +208,7 @@ class Crew:
         """Wait until all trials are packaged; answers what went wrong. What MLflow was away for is tried once more."""
         failures = self.packager.drain(timeout_seconds)
         if failures and self.recorder.flush(timeout_seconds):
-            known = {trial.number: self.recorder.run_id(trial.number) for trial in engine.trials()}
-            run_ids = {number: run_id for number, run_id in known.items() if run_id is not None}
-            package_again(engine, self.packager, plan, run_ids)
+            package_again(engine, self.packager, plan, self.recorder.run_id)
             failures = self.packager.drain(timeout_seconds)
         return failures
 
@@ -279,9 +277,8 @@ def run_loop(
     try:
         with _signals(coordinator, observer):
             conclusion = coordinator.run()
-            if (
-                not conclusion.interrupted
-            ):  # a resume packages what is left, and a person does not want to wait
+            # After an interruption a resume packages what is left: a person does not want to wait.
+            if not conclusion.interrupted:
                 coordinator.finish_packaging(FLUSH_SECONDS)
             if not agreed or crew.recorder.problems:
                 agree()
