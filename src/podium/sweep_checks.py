@@ -70,7 +70,7 @@ def _value_faults(key: str, parameter: Parameter, recipe: Recipe) -> list[Fault]
         fault = unknown_key(key, recipe)
         return [Fault(message=fault.message, key=f"space.{key}", got=key, allowed=fault.allowed)]
     fixed = ("data", "checks", "resources")
-    if key.split(".")[0] in fixed or key in ("code", "training.seed"):
+    if key.split(".")[0] in fixed or key in ("code", "training.seed", "training.deterministic"):
         return [
             Fault(
                 message="cannot be searched over: trials would not be comparable", key=f"space.{key}", got=key

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from podium.errors import InvalidInput
 from podium.jobs.describe import describe
+from podium.jobs.plan import plan
 
 BASELINE = Path(__file__).parents[2] / "experiments" / "baseline.yaml"
 
@@ -43,3 +45,15 @@ def test_the_guides_cnn_is_described_without_its_images(
     text = console.export_text()
     assert "849,066 parameters (3.4 MB in float32)" in text
     assert "39,191,808" in text
+
+
+def test_what_has_no_network_is_neither_described_nor_planned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assignments = ["classical.name=svm", "precision=auto"]
+    with pytest.raises(InvalidInput, match="trains svm, which has no network"):
+        describe(BASELINE, assignments, data=None, batch=None)
+    quickstart = BASELINE.parents[1] / "sweeps" / "quickstart.yaml"
+    with pytest.raises(InvalidInput, match="trains svm; a plan reckons with a network"):
+        plan(quickstart, ["classical.name=svm"])

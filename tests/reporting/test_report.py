@@ -155,6 +155,17 @@ def test_account_sums_what_pruning_saved_and_counts_what_is_missing():
     assert spent.states == {"complete": 3, "pruned": 2, "failed": 2, "running": 1}
 
 
+def test_what_a_continued_trial_took_over_is_not_counted_twice():
+    begun = trial(0, state="pruned", value=0.5, seconds=20.0, epochs=2, epochs_planned=2)
+    longer = trial(1, value=0.6, seconds=60.0, epochs=6, epochs_planned=6)
+    trials = pd.DataFrame([begun, longer])
+
+    spent = ranking.account(trials.assign(continues=[np.nan, 0.0]))
+
+    assert (spent.epochs_trained, spent.hours_spent) == (6, pytest.approx(60 / 3600))
+    assert ranking.account(trials).epochs_trained == 8
+
+
 def test_hours_saved_are_missing_where_no_time_is_on_record():
     assert ranking.account(TRIALS.assign(seconds=np.nan)).hours_saved is None
 

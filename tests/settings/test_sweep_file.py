@@ -128,6 +128,14 @@ BAD = {
         space_with("data.train_limit", type="int", low=10, high=20),
         "cannot be searched over",
     ),
+    "determinism in the space": (
+        space_with("training.deterministic", type="categorical", choices=[True, False]),
+        "cannot be searched over",
+    ),
+    "parameters of no builder": (
+        space_with("model.parameters.width", type="int", low=1, high=2),
+        "model.parameters.width",
+    ),
 }
 
 

@@ -114,3 +114,20 @@ def test_shifts_are_whole_pixels_and_each_is_as_likely() -> None:
     values, counts = np.unique(np.round(moved).astype(int), return_counts=True)
     assert values.tolist() == [-2, -1, 0, 1, 2]
     assert counts.min() > 0.9 * 2 * IMAGES / 5
+
+
+def test_contrast_falls_as_often_as_it_rises() -> None:
+    layers = augmentation.layers(AugmentationSettings(strength=0.0, contrast=0.5), seed=0)
+    images = np.full((400, 4, 4, 1), 60, np.float32)
+    images[:, :, ::2] = 160
+    spread = np.ptp(applied(layers, images), axis=(1, 2, 3)) / 100
+    assert 0.5 <= spread.min() < 0.55
+    assert 1.45 < spread.max() <= 1.5
+    assert abs((spread < 1).mean() - 0.5) < 0.1
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_erasing_is_the_share_of_images_that_lose_a_patch(share: float) -> None:
+    layers = augmentation.layers(AugmentationSettings(strength=0.0, erasing=share), seed=0)
+    changed = (applied(layers, np.full((400, 16, 16, 1), 100, np.float32)) != 100).any(axis=(1, 2, 3))
+    assert abs(changed.mean() - share) < 0.1

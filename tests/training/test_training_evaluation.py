@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, recall_score
 
-from podium.training.evaluation import calibration_error, measure
+from podium.training.evaluation import batch_size, calibration_error, measure
 
 
 def some_predictions(count: int = 500, classes: int = 7) -> tuple[np.ndarray, np.ndarray]:
@@ -56,3 +57,13 @@ def test_a_class_without_images_has_no_accuracy() -> None:
 def test_labels_that_do_not_fit_are_refused(labels: np.ndarray) -> None:
     with pytest.raises(ValueError, match="labels must be 3 numbers from 0 to 2"):
         measure(np.eye(3, dtype=np.float32), labels)
+
+
+@pytest.mark.parametrize(("side", "enlarged", "expected"), [(32, 1, 256), (256, 1, 128), (32, 8, 128)])
+def test_batches_are_smaller_where_a_network_works_on_large_images(
+    side: int, enlarged: int, expected: int
+) -> None:
+    inputs = keras.Input((side, side, 1), dtype="uint8")
+    x = keras.layers.UpSampling2D(enlarged)(keras.layers.Rescaling(1 / 255)(inputs))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 1)(x))
+    assert batch_size(keras.Model(inputs, x)) == expected

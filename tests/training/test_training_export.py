@@ -110,7 +110,6 @@ def test_evaluating_the_file_gives_the_best_epochs_validation_metrics(scheduled:
         scheduled.result.model_file,
         arrays.images[arrays.validation],
         arrays.labels[arrays.validation],
-        batch=16,
     )
     assert found.accuracy == pytest.approx(scheduled.result.metrics["val_accuracy"], abs=1e-6)
     assert found.loss == pytest.approx(scheduled.result.metrics["val_loss"], abs=1e-4)

@@ -63,6 +63,21 @@ OTHERS: dict[str, Any] = {
 IMAGES = np.random.default_rng(3).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
 
 
+def test_smoothed_labels_keep_the_losses_that_layers_add() -> None:
+    inputs = keras.Input((8, 8, 3))
+    kept = keras.layers.Dense(4, activation="softmax", kernel_regularizer=keras.regularizers.L2(0.1))
+    network = keras.Model(inputs, kept(keras.layers.Flatten()(inputs)))
+    labels = np.arange(40) % 4
+    found = []
+    for smoothing in (0.0, 1e-9):
+        recipe = Recipe().with_values({"training.label_smoothing": smoothing, "augmentation.strength": 0.0})
+        model = build_training_model(network, recipe, (8, 8, 3), 4)
+        model.compile(loss=keras.losses.SparseCategoricalCrossentropy())
+        found.append(float(model.compute_loss(IMAGES, labels, model(IMAGES, training=True))))
+    assert found[1] == pytest.approx(found[0], rel=1e-5)
+    assert float(sum(network.losses)) > 0.01
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("values", [FAST, GUIDE, OTHERS], ids=["fast", "guide's ideas", "muon, randaugment"])
 def test_training_repeats_resumes_and_is_saved_as_stock_keras(

@@ -84,6 +84,24 @@ def test_a_backbone_is_kept_to_the_bit_then_trained_and_saved_for_plain_keras(
     assert changed == kernels + 2, "and the head's two; normalisation and preparation stay"
 
 
+@pytest.mark.slow
+def test_layers_that_keras_adds_with_weights_that_it_downloads_are_saved(
+    arrays: TrainingArrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keras.utils.set_random_seed(0)
+    file = tmp_path / "efficientnet.weights.h5"
+    plain = keras.applications.EfficientNetB0(include_top=False, weights=None, input_shape=(32, 32, 3))
+    plain.save_weights(file)
+    # In place of the download alone.
+    monkeypatch.setattr("keras.src.utils.file_utils.get_file", lambda *_, **__: str(file))
+    values = {**TRANSFER, "model.backbone": {"name": "EfficientNetB0", "weights": "imagenet", "upscale": 4}}
+    result = train(make_job(arrays, tmp_path / "out", values, epochs=1), Reports())
+    assert result.model_file is not None, result.not_promotable
+    saved = keras.saving.load_model(result.model_file, compile=False, safe_mode=True)
+    added = len(saved.get_layer("backbone").layers) - len(plain.layers)
+    assert added == 1, "Keras rescales once more where the weights are ImageNet's"
+
+
 @pytest.mark.parametrize("name", ["ResNet50", "MobileNet", "DenseNet121", "EfficientNetB0"])
 def test_pixels_are_prepared_as_the_backbone_had_them(name: str) -> None:
     images = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3)).astype(np.float32)

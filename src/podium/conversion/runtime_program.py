@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-BATCH = 256
+BATCH = 32  # few enough for large images: how large is inside of the file
 WARM_UP, TIMED = 10, 100
 Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 

@@ -13,7 +13,7 @@ from rich.text import Text
 from podium.answer import Answer
 from podium.datasets.prepare import prepare
 from podium.datasets.shapes import known_shape
-from podium.errors import PodiumError
+from podium.errors import InvalidInput, PodiumError
 from podium.recipe_sections import DataSettings
 from podium.session.corner_sizes import Built, Layer, NotBuilt, build_all
 from podium.stores import dataset_cache
@@ -26,9 +26,11 @@ UNKNOWN = "?"
 def describe(path: Path, assignments: Sequence[str], *, data: str | None, batch: int | None) -> Answer:
     """Build a recipe's network in a process of its own and tell its size; nothing is recorded.
 
-    Raises: PodiumError if it cannot be built.
+    Raises: PodiumError if it cannot be built; InvalidInput if the recipe trains no network.
     """
     recipe = recipe_with_assignments(path, assignments, data=data, seed=None)
+    if recipe.classical is not None:
+        raise InvalidInput(f"{path} trains {recipe.classical.name}, which has no network to describe.")
     image_shape, classes = _shape(recipe.data)
     batch = batch or recipe.training.batch_size
     [built] = build_all(

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from podium.answer import Answer
 from podium.engines.make import check_options
+from podium.errors import InvalidInput
 from podium.session.assembly import gather, threads_each
 from podium.session.model_corners import largest_batch
 from podium.session.pace import settled
@@ -33,10 +34,14 @@ def plan(
 ) -> Answer:
     """Read a sweep file as `podium sweep` does, and say what it would come to.
 
-    Raises: InvalidInput if a sweep would refuse the file; PodiumError if its recipe cannot be trained.
+    Raises: InvalidInput if a sweep would refuse the file, or trains no network; PodiumError if its recipe cannot be trained.
     """
     spec = sweep_as_typed(path, assignments, data=data, trials=trials, hours=hours, workers=workers)
     check_options(spec, path)
+    if spec.recipe.classical is not None:
+        raise InvalidInput(
+            f"{path} trains {spec.recipe.classical.name}; a plan reckons with a network's epochs and size."
+        )
     parts = dataset_cache().expanduser().resolve() / "train"
     decoded = set(parts.iterdir()) if parts.is_dir() else set()
     material = gather(spec.recipe, code=spec.code, largest_batch=largest_batch(spec.file.space, spec.recipe))

@@ -72,9 +72,9 @@ def ranked_table(trials: pd.DataFrame, *, goal: Goal) -> pd.DataFrame:
 
 def account(trials: pd.DataFrame) -> Account:
     """Sum up a trials frame."""
-    seconds, epochs = trials["seconds"].astype(float), trials["epochs"].astype(float)
-    pruned = trials["state"] == "pruned"
-    left_out = (trials["epochs_planned"].astype(float) - epochs).where(pruned, 0.0).clip(lower=0.0)
+    whole, pruned = trials["epochs"].astype(float), trials["state"] == "pruned"
+    left_out = (trials["epochs_planned"].astype(float) - whole).where(pruned, 0.0).clip(lower=0.0)
+    seconds, epochs = _own(trials, "seconds"), _own(trials, "epochs")
     rate = (seconds / epochs).where(epochs > 0)
     rate = rate.fillna(rate.median())
     hours_saved = float((left_out * rate).sum()) / 3600
@@ -89,6 +89,15 @@ def account(trials: pd.DataFrame) -> Account:
         without_seconds=int(seconds.isna().sum()),
         without_epochs=int(epochs.isna().sum()),
     )
+
+
+def _own(trials: pd.DataFrame, column: str) -> pd.Series:
+    """A trial's number without that of the trial which it continues: the longer curve begins with the shorter."""
+    numbers = trials[column].astype(float)
+    if "continues" not in trials:
+        return numbers
+    begun = trials["continues"].map(trials.set_index("trial")[column].astype(float))
+    return numbers - begun.fillna(0.0)
 
 
 def parameters_of(trials: pd.DataFrame) -> list[str]:

@@ -34,7 +34,8 @@ class SweepRecord:
     trained, `epochs_planned`, `cause` and `message` (of a failed trial), `diagnosis` (a tag of
     `diagnose`), and a column `params.<dotted key>` for each parameter, missing where a trial has no such
     parameter. Optional: `finding` and `remedy`, the diagnosis's sentences; `checks`, a list of what the
-    recipe's checks came to (see reporting.checks.Checked); `feasible` (bool, within the
+    recipe's checks came to (see reporting.checks.Checked); `continues`, the number of the trial whose checkpoint a
+    trial began with, whose epochs and seconds count among its own; `feasible` (bool, within the
     sweep's limits as far as they were measured); with several objectives `objective.<metric>` for each
     of them and `front` (bool, on the Pareto front).
     `histories`: one row an epoch of a run: `run_id`, `epoch` (from 1), `loss`, `accuracy`, `val_loss`,

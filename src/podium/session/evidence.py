@@ -94,6 +94,7 @@ def trials_frame(
             "epochs_planned": _number(child.get("metrics.epochs_planned")),
             "cause": _text(child.get("tags.podium.cause")),
             "message": _text(child.get("tags.podium.reason")),
+            "continues": _number(child.get("tags.podium.continues_trial")),
             "diagnosis": _text(child.get("tags.podium.diagnosis")),
             "finding": _text(child.get("tags.podium.finding")),
             "remedy": _text(child.get("tags.podium.remedy")),

@@ -44,8 +44,8 @@ class Pace:
 
 
 def is_open(recipe: Recipe) -> bool:
-    """Whether a recipe leaves its precision to be measured."""
-    return recipe.precision == "auto"
+    """Whether a recipe leaves its precision to be measured; scikit-learn's classifiers have none."""
+    return recipe.precision == "auto" and recipe.classical is None
 
 
 def settled(

@@ -27,7 +27,7 @@ def layers(settings: AugmentationSettings, seed: int) -> list[Any]:
             keras.layers.RandAugment(num_ops=changes.num_ops, factor=changes.factor, seed=seed + 1, **common)
         )
     if settings.contrast > 0.0:
-        chosen.append(keras.layers.RandomContrast(settings.contrast, seed=seed + 2, **common))
+        chosen.append(keras.layers.RandomContrast(_either_way(settings.contrast), seed=seed + 2, **common))
     flip, warped = _moves(settings)
     if warped:
         rotation, zoom = ranges(settings)
@@ -35,7 +35,7 @@ def layers(settings: AugmentationSettings, seed: int) -> list[Any]:
     elif flip:
         chosen.append(keras.layers.RandomFlip("horizontal", seed=seed, dtype="float32"))
     if settings.erasing > 0.0:
-        chosen.append(keras.layers.RandomErasing(settings.erasing, seed=seed + 3, **common))
+        chosen.append(keras.layers.RandomErasing(_either_way(settings.erasing), seed=seed + 3, **common))
     return chosen
 
 
@@ -45,8 +45,15 @@ def mixing(settings: AugmentationSettings, seed: int) -> list[Any]:
     if settings.mixup is not None and settings.mixup.enabled:
         chosen.append(keras.layers.MixUp(settings.mixup.alpha, seed=seed + 4, dtype="float32"))
     if settings.cutmix is not None and settings.cutmix.enabled:
-        chosen.append(keras.layers.CutMix(settings.cutmix.factor, seed=seed + 5, dtype="float32"))
+        chosen.append(
+            keras.layers.CutMix(_either_way(settings.cutmix.factor), seed=seed + 5, dtype="float32")
+        )
     return chosen
+
+
+def _either_way(value: float) -> tuple[float, float]:
+    """A layer's `factor` that is the value itself: of a single number Keras takes all from 0 up to it."""
+    return value, value
 
 
 def kinds(settings: AugmentationSettings) -> tuple[Any, ...]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from podium.errors import TrialFailed
 from podium.recipe_sections import BackboneSettings, ModelSettings
-from podium.training.layers import STOCK, LayerKinds
+from podium.training.layers import LayerKinds
 
 BACKBONE = "backbone"
 WHITE = 255.0
@@ -33,10 +33,12 @@ def backbone_outputs(
     if channels not in (1, 3):
         raise _failed("", f"images must have 1 or 3 channels, got {channels}")
     kind = _application(chosen.name)
-    trained = kinds is not STOCK
     shape = (height * chosen.upscale, width * chosen.upscale, 3)
-    network = _built(kind, chosen, shape, trained=trained)
-    x = _prepared(images, kind, channels, trained=trained)
+    if kinds.backbone is None:
+        network = _built(kind, chosen, shape, trained=kinds.trained)
+    else:
+        network = _again(kinds.backbone)
+    x = _prepared(images, kind, channels, trained=kinds.trained)
     if chosen.upscale > 1:
         x = keras.layers.UpSampling2D(chosen.upscale, interpolation="bilinear")(x)
     x = network(x)
@@ -97,6 +99,18 @@ def _built(kind: Any, chosen: BackboneSettings, shape: tuple[int, int, int], *, 
     backbone = keras.Model(built.input, built.output, name=BACKBONE)
     set_trainable(backbone, True)
     return backbone
+
+
+def _again(backbone: Any) -> Any:
+    """The same layers in the precision of now. Not built by its name: with weights that it downloads Keras adds some."""
+
+    def layer_again(layer: Any) -> Any:
+        return type(layer).from_config({**layer.get_config(), "dtype": keras.config.dtype_policy().name})
+
+    copy = keras.models.clone_model(backbone, clone_function=layer_again)
+    copy.name = BACKBONE
+    set_trainable(copy, True)
+    return copy
 
 
 def _reason(

@@ -146,7 +146,7 @@ def training_batches(arrays: LoadedArrays, recipe: Recipe) -> Batches:
 
 def validation_batches(arrays: LoadedArrays, recipe: Recipe) -> Batches:
     """The validation part in its own order, for a model that a recipe trains."""
-    size = validation_batch_size(arrays.image_shape)
+    size = validation_batch_size(recipe, arrays.image_shape)
     return Batches(arrays, arrays.validation, size, labels_as_inputs=recipe.augmentation.mixes)
 
 
@@ -175,9 +175,12 @@ def fed(batches: Batches) -> Any:
     return pipeline.prefetch(PREFETCHED_BATCHES).with_options(options)
 
 
-def validation_batch_size(image_shape: tuple[int, int, int]) -> int:
-    """Images in a validation batch: by pixels, so that it suits small and large images."""
-    return max(1, min(1024, VALIDATION_BATCH_PIXELS // (image_shape[0] * image_shape[1])))
+def validation_batch_size(recipe: Recipe, image_shape: tuple[int, int, int]) -> int:
+    """Images in a validation batch: by the pixels that a network works on, so that it suits small and large images."""
+    model = recipe.model
+    enlarged = model.backbone.upscale if model.network == "transfer" and model.backbone is not None else 1
+    pixels = image_shape[0] * image_shape[1] * enlarged**2
+    return max(1, min(1024, VALIDATION_BATCH_PIXELS // pixels))
 
 
 def _spread(indices: NDArray[np.int64], count: int) -> NDArray[np.int64]:

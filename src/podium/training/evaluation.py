@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 CALIBRATION_BINS = 15
+LARGEST_BATCH = 256
+LAYER_VALUES = 1 << 25  # 128 MB of float32
 SMALLEST_PROBABILITY = 1e-7  # A certain mistake costs 16.1, not infinity, as where Keras sees no logits.
 
 
@@ -27,24 +31,40 @@ class Evaluation:
     probabilities: NDArray[np.float32]
 
 
-def evaluate(
-    model_file: Path, images: NDArray[np.uint8], labels: NDArray[np.int64], batch: int = 256
-) -> Evaluation:
+def evaluate(model_file: Path, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Evaluation:
     """Load a .keras file in safe mode and measure it.
 
     images: uint8 (n, height, width, channels), may be memory-mapped; labels: integers (n,).
     Raises: ValueError if there are no images, or labels that the model does not know.
     """
     model = keras.saving.load_model(model_file, compile=False, safe_mode=True)
-    return measure(predict(model, images, batch), labels)
+    return measure(predict(model, images), labels)
 
 
-def predict(model: Any, images: NDArray[np.uint8], batch: int = 256) -> NDArray[np.float32]:
-    """Probabilities, float32 (n, classes), computed batch by batch."""
+def predict(model: Any, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Probabilities, float32 (n, classes), computed in batches whose activations fit in memory."""
+    batch = batch_size(model)
     parts = [model.predict_on_batch(images[start : start + batch]) for start in range(0, len(images), batch)]
     if not parts:
         raise ValueError("there are no images to evaluate.")
     return np.concatenate(parts).astype(np.float32)
+
+
+def batch_size(model: Any) -> int:
+    """Images at once: as many as keep a layer's output within 128 MB, 256 at most."""
+    return max(1, min(LARGEST_BATCH, LAYER_VALUES // max(_values(model), default=1)))
+
+
+def _values(model: Any) -> Iterator[int]:
+    """How many values each layer's output has for one image, of layers that tell it."""
+    for layer in model._flatten_layers():
+        try:
+            outputs = layer.output
+        except (AttributeError, ValueError):  # called in several places, or on no symbol
+            continue
+        for output in outputs if isinstance(outputs, list) else [outputs]:
+            if isinstance(output, keras.KerasTensor) and None not in output.shape[1:]:
+                yield math.prod(output.shape[1:])
 
 
 def measure(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> Evaluation:

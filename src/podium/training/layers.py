@@ -80,14 +80,19 @@ class AdjustableDropout(keras.layers.Layer):  # type: ignore[misc]
 
 @dataclass(frozen=True, kw_only=True)
 class LayerKinds:
-    """Which classes a network is built from."""
+    """Which classes a network is built from, and whether it is for training: others get their weights from a trained one.
+
+    `backbone`: the one that was trained, whose layers a network in stock layers has again.
+    """
 
     normalization: type
     dropout: type
+    trained: bool
+    backbone: Any = None
 
 
-STOCK = LayerKinds(normalization=keras.layers.BatchNormalization, dropout=keras.layers.Dropout)
-TRAINED = LayerKinds(normalization=FusedBatchNormalization, dropout=AdjustableDropout)
+STOCK = LayerKinds(normalization=keras.layers.BatchNormalization, dropout=keras.layers.Dropout, trained=False)
+TRAINED = LayerKinds(normalization=FusedBatchNormalization, dropout=AdjustableDropout, trained=True)
 
 
 def learned_weights(network: Any) -> list[Any]:

@@ -84,7 +84,8 @@ class TrainedModel(keras.Model):  # type: ignore[misc]
         losses = keras.losses.categorical_crossentropy(
             y_pred["labels"] if mixed else plain, probabilities, label_smoothing=self.label_smoothing
         )
-        return keras.ops.mean(losses)
+        # What layers add, as the regularisers of a user's network do.
+        return sum((keras.ops.sum(loss) for loss in self.losses), start=keras.ops.mean(losses))
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         return super().compute_metrics(x, y, _probabilities(y_pred), sample_weight)

@@ -57,12 +57,17 @@ def whiten(network: Any, images: NDArray[np.uint8]) -> None:
     Each filter comes with its negative. Source: Coates and Ng, 2012; as the first layer of airbench (Jordan, 2024).
     """
     layer = network.get_layer(WHITENING)
-    pixels = images.astype(np.float32) / np.float32(255.0)
-    windows = np.lib.stride_tricks.sliding_window_view(pixels, (_PATCH, _PATCH), axis=(1, 2))
-    channels = pixels.shape[-1]
-    patches = windows.transpose(0, 1, 2, 4, 5, 3).reshape(-1, _PATCH * _PATCH * channels).astype(np.float64)
-    mean = patches.mean(0)
-    covariance = patches.T @ patches / len(patches) - np.outer(mean, mean)
+    channels = images.shape[-1]
+    values = _PATCH * _PATCH * channels
+    count, total, products = 0, np.zeros(values), np.zeros((values, values))
+    for image in images:  # all patches at once would take 32 times the memory of the images
+        windows = np.lib.stride_tricks.sliding_window_view(image / 255.0, (_PATCH, _PATCH), axis=(0, 1))
+        patches = windows.transpose(0, 1, 3, 4, 2).reshape(-1, values)
+        count += len(patches)
+        total += patches.sum(0)
+        products += patches.T @ patches
+    mean = total / count
+    covariance = products / count - np.outer(mean, mean)
     variances, directions = np.linalg.eigh(covariance)
     filters = directions / np.sqrt(np.maximum(variances, 0.0) + _SMALLEST_VARIANCE)
     kernel = np.concatenate([filters, -filters], axis=1)
@@ -100,7 +105,7 @@ class _Parts:
 
     def convolution(self, filters: int, *, activation: str | None = None, bias: bool = True) -> Any:
         # A network in stock layers gets its weights from a trained one; its initialisers are saved with it.
-        dirac = self._settings.initialization == "dirac" and self._kinds is not STOCK
+        dirac = self._settings.initialization == "dirac" and self._kinds.trained
         return keras.layers.Conv2D(
             filters,
             3,

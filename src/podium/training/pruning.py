@@ -44,9 +44,10 @@ def prune(
     """Write the model of `model_file` with that share of each kernel at zero, trained on for `epochs`.
 
     Of each layer's kernel the smallest weights go; after every step of the training they are zero again. It is the
-    recipe's training, its learning rate falling to zero along a cosine; the last epoch counts, since no epoch is
-    chosen. Answers `zeros` of `weights` in the kernels of the written file, `bytes`, `gzip_bytes`, `accuracy` and
-    `loss` on the validation images, `images`, and the same of the original as `original`.
+    recipe's training, its learning rate falling to zero along a cosine, a backbone's at its own rate even where the
+    recipe kept it; the last epoch counts, since no epoch is chosen. Answers `zeros` of `weights` in the kernels of
+    the written file, `bytes`, `gzip_bytes`, `accuracy` and `loss` on the validation images, `images`, and the same of
+    the original as `original`.
     Source of the rate: Renda et al., 2020, Comparing Rewinding and Fine-tuning in Neural Network Pruning; with a
     tenth of it, a network for digits lost 28 points at a sparsity of 0.8, with the whole of it 8.
     Raises: ValueError if the training breaks down, or the written file has fewer zeros than it should.
@@ -125,6 +126,7 @@ def _train_on(model: Any, arrays: Any, recipe: Recipe, epochs: int) -> None:
     import keras
 
     from podium.training import optimizer
+    from podium.training.backbone import backbone_weights
     from podium.training.data import fed, training_batches
     from podium.training.model import build_training_model
 
@@ -140,7 +142,13 @@ def _train_on(model: Any, arrays: Any, recipe: Recipe, epochs: int) -> None:
     batches = training_batches(arrays, recipe)
     trained = build_training_model(network, recipe, arrays.image_shape, arrays.classes)
     trained.compile(
-        optimizer=optimizer.build(settings, steps_per_epoch=batches.num_batches, epochs=epochs),
+        optimizer=optimizer.build(
+            settings,
+            steps_per_epoch=batches.num_batches,
+            epochs=epochs,
+            slow=backbone_weights(model),
+            slow_rate=recipe.model.backbone.unfreeze_rate if recipe.model.backbone is not None else 1.0,
+        ),
         loss=keras.losses.SparseCategoricalCrossentropy(),
     )
     order = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: batches.start_epoch(epoch))
