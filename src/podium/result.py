@@ -33,9 +33,9 @@ class TrainingArrays:
 class TrainingJob:
     """All that a worker gets for one attempt.
 
-    `folder` is the attempt's own: checkpoints, best.keras and predictions go there. Training starts
-    after epoch `first_epoch` (0: from the start) and ends with epoch `epochs`. `resume_from` is another
-    attempt's folder whose checkpoint is continued. `code` is the import root of a user's own model.
+    `folder` is the attempt's own: checkpoints, best.keras and predictions go there. `epochs` is the last epoch of the
+    training; `resume_from` another attempt's folder whose checkpoint is continued. `code` is the import root of a
+    user's own model.
     """
 
     recipe: Recipe
@@ -44,7 +44,6 @@ class TrainingJob:
     epochs: int
     metric: str = "val_accuracy"
     goal: Goal = "maximize"
-    first_epoch: int = 0
     resume_from: Path | None = None
     code: Path | None = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from dataset_files import picture, tree, write_folder, write_zip
 
-from podium.datasets.cache import load_part
+from podium.datasets.cache import Cache, load_part
 from podium.datasets.prepare import Dataset, prepare
 from podium.digests import arrays_digest
 from podium.errors import DatasetError
@@ -121,6 +122,20 @@ def test_what_a_killed_process_left_is_cleared_away(cache: Path, prepared: Prepa
 
 
 @pytest.mark.slow
+def test_what_is_left_over_is_told_while_nobody_can_build(cache: Path) -> None:
+    half_built = cache / ".building-x"
+    half_built.mkdir(parents=True)
+    lock = (cache / ".lock").open("a")
+    with Cache(cache).left_over() as found:
+        assert found == [half_built]
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with Cache(cache).left_over() as found:
+        assert found == [], "another process builds there"
+    lock.close()
+
+
 def test_several_processes_may_prepare_the_same_dataset_at_once(tmp_path: Path, cache: Path) -> None:
     path = write_zip(tmp_path / "pets.zip", tree(train=300, test=100))
     program = (

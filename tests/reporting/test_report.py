@@ -15,6 +15,7 @@ from PIL import Image
 from rich.console import Console
 
 from podium.reporting import failures, ranking
+from podium.reporting.axis_scale import AxisScale
 from podium.reporting.report import ranked, render
 from podium.reporting.sweep_plots import optimisation_history
 from podium.reporting.sweep_record import SweepRecord
@@ -365,3 +366,9 @@ def test_the_best_so_far_reaches_to_the_last_trial() -> None:
     [line] = [each for each in axes.get_lines() if each.get_label() == "best so far"]
     assert list(line.get_xdata()) == [0, 1, 3]
     assert list(line.get_ydata()) == [0.4, 0.6, 0.6]
+
+
+def test_places_of_an_axis_are_found_again_whatever_their_types():
+    mixed = pd.Series([True, 1.0, 2.5, "x"], dtype=object)
+
+    assert np.isfinite(AxisScale.of(mixed).coordinates(mixed)).all()

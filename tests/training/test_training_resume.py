@@ -82,7 +82,7 @@ def test_a_longer_trial_goes_on_from_a_shorter_one_in_the_same_folder(scheduled:
     short = replace(scheduled.job, folder=tmp_path / "attempt", epochs=1)
     assert train(short, Reports()).status == "finished"
     reports = Reports()
-    result = train(replace(short, epochs=2, first_epoch=1, resume_from=short.folder), reports)
+    result = train(replace(short, epochs=2, resume_from=short.folder), reports)
     assert reports.epochs() == [2]
     assert reports.metrics() == scheduled.reports.metrics()[1:]
     assert result.final_weights_sha256 == scheduled.result.final_weights_sha256

@@ -187,7 +187,6 @@ class Coordinator:
             return
         job = replace(
             self._plan.job(trial.recipe, trial.folder, trial.epochs),
-            first_epoch=proposal.first_epoch,
             resume_from=trial.resume_from,
         )
         self._twins, self._ended_at_once = 0, False

@@ -90,18 +90,25 @@ class Cache:
             finally:
                 shutil.rmtree(scratch)
 
-    def left_over(self) -> list[Path]:
-        """What killed processes left half-written. While another process builds, nothing of it counts."""
+    @contextmanager
+    def left_over(self) -> Iterator[list[Path]]:
+        """What killed processes left half-written; until the block ends nobody builds.
+
+        While another process builds already, nothing of it counts.
+        """
         if not self.root.is_dir():
-            return []
+            yield []
+            return
         old = time.time() - _OLD_SECONDS
         written = [path for path in self.root.glob(f"*/{_WRITING}*") if path.stat().st_mtime < old]
         with (self.root / ".lock").open("a") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                return written
-        return [*self.root.glob(f"{_BUILDING}*"), *written]
+                found = written
+            else:
+                found = [*self.root.glob(f"{_BUILDING}*"), *written]
+            yield found
 
     def write_part(
         self, part: str, chunks: Iterable[Pixels], labels: NDArray[np.int64], scratch: Path

@@ -34,7 +34,7 @@ class AxisScale:
         """The axis of a column; one place a value where values are texts, or few numbers that recur."""
         present = values.dropna()
         if any(isinstance(value, str | bool | np.bool_) for value in present):
-            return cls._of_places(sorted({str(value) for value in present}))
+            return cls._of_places(sorted({_place(value) for value in present}))
         numbers = pd.to_numeric(present).astype(float)
         numbers = numbers[np.isfinite(numbers)]
         distinct = sorted(numbers.unique())

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 LONGEST_SUMMARY = 4_400
-CLASSES_IN_SUMMARY = 20
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,7 +55,7 @@ class Found:
 
 @contextmanager
 def look(stores: Stores, cache: Path) -> Iterator[Found]:
-    """Find what is left over. No sweep of which anything may go can start before the block ends.
+    """Find what is left over. No sweep of which anything may go can start, and no dataset be decoded, before the block ends.
 
     Raises: PodiumError if the study store or MLflow cannot be asked what is still needed.
     """
@@ -71,7 +71,8 @@ def look(stores: Stores, cache: Path) -> Iterator[Found]:
             else:
                 _keep(found, stores.checkpoints / name, "its sweep or training runs now")
         _remove(found, filter(_is_temporary, stores.root.glob(".*")), KILLED)
-        _remove(found, Cache(cache.expanduser().resolve()).left_over(), KILLED)
+        built = Cache(cache.expanduser().resolve()).left_over()
+        _remove(found, locks.enter_context(built), KILLED)
         yield found
 
 
