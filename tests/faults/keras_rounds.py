@@ -21,6 +21,7 @@ def killed(place: Place, chance: random.Random, *, expected: list[Ended]) -> lis
     real = RealPlace(place.root, name=real_training.NAME)
     real.rewrite()
     found: list[str] = []
+    place.missed = True
     for number in range(chance.randint(1, 2)):
         start = real.begin(*(["--resume"] if number else []))
         victim = chance.choice(("worker", "coordinator"))
@@ -36,7 +37,7 @@ def killed(place: Place, chance: random.Random, *, expected: list[Ended]) -> lis
             TRAINING_SECONDS,
         )
         time.sleep(chance.uniform(0.0, 0.3))
-        _kill(start, victim)
+        place.missed &= not _kill(start, victim)
         code = start.wait(TRAINING_SECONDS)
         found += invariants.of_checkpoints(real)
         if code not in (0, -signal.SIGKILL):
@@ -76,10 +77,14 @@ def _epochs(place: Place) -> int:
     return sum(len(trial.curve) for trial in read_study(place)[1])
 
 
-def _kill(start: Start, victim: str) -> None:
+def _kill(start: Start, victim: str) -> bool:
+    """Whether there was something to kill."""
     if victim == "coordinator":
-        start.signal(signal.SIGKILL)
-    elif start.poll() is None:
+        return start.signal(signal.SIGKILL)
+    killed = False
+    if start.poll() is None:
         for child in psutil.Process(start.pid).children():
             if "podium.executors.worker" in " ".join(child.cmdline()):
                 child.kill()
+                killed = True
+    return killed

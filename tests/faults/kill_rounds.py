@@ -85,6 +85,9 @@ def at_worker_point(place: Place, chance: random.Random, point: str) -> list[str
     )
     code = place.begin().wait()
     found = invariants.between(place, closed=code == 0)
+    lost = any(each["attempt"] > 1 for what in ("begin", "resumed") for each in place.traced(what))
+    if code != -signal.SIGKILL if both else not lost:
+        found.append(f"nothing was killed: {kill}, the start ended with {code}")
     if code != 0:
         place.go_on()
     return found + invariants.at_the_end(place)
@@ -93,14 +96,14 @@ def at_worker_point(place: Place, chance: random.Random, point: str) -> list[str
 def at_random_moments(place: Place, chance: random.Random) -> list[str]:
     """Up to three starts in which worker, coordinator or both die at any moment."""
     found: list[str] = []
+    place.missed = True
     for number in range(chance.randint(1, 3)):
         victims = chance.choice(("worker", "coordinator", "both"))
         start = place.begin() if number == 0 else place.begin("--resume")
         _wait_for_moment(place, start, chance)
-        if victims != "coordinator":
-            _kill_some_worker(start, chance)
-        if victims != "worker":
-            start.signal(signal.SIGKILL)
+        hit = victims != "coordinator" and _kill_some_worker(start, chance)
+        hit |= victims != "worker" and start.signal(signal.SIGKILL)
+        place.missed &= not hit
         code = start.wait()
         # Refused is right if the first start died before it had made a study.
         if code not in (0, -signal.SIGKILL) and not (code == 2 and "to go on with" in start.said):
@@ -128,13 +131,14 @@ def signalled(place: Place, chance: random.Random, number: int, *, twice: bool) 
     place.order({}, seconds=SLOW_EPOCH_SECONDS)
     start = place.begin()
     _wait_for_moment(place, start, chance)
-    start.signal(number)
+    sent = start.signal(number)
     if twice:
         time.sleep(chance.uniform(0.0, SLOW_EPOCH_SECONDS))
         start.signal(number)
     code = start.wait(AT_ONCE_SECONDS if twice else GRACE_SECONDS)
     name = signal.Signals(number).name
     found = []
+    place.missed = not sent
     if code not in (0, 130) or (code == 130 and "Go on with" not in start.said):
         found.append(f"I7: {name} {'twice ' * twice}ended it with {code}: {start.said[-1500:]}")
     found += invariants.between(place, closed=True)
@@ -198,8 +202,10 @@ def _wait_for_epochs(place: Place, start: Start, count: int) -> None:
     until(lambda: start.poll() is not None or len(place.traced("begin")) >= count, 60)
 
 
-def _kill_some_worker(start: Start, chance: random.Random) -> None:
+def _kill_some_worker(start: Start, chance: random.Random) -> bool:
+    """Whether there was one."""
     workers = start.workers()
-    if workers:
-        with suppress(ProcessLookupError):
-            os.kill(chance.choice(workers), signal.SIGKILL)
+    with suppress(ProcessLookupError, IndexError):
+        os.kill(chance.choice(workers), signal.SIGKILL)
+        return True
+    return False

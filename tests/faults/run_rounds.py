@@ -1,6 +1,7 @@
 """Owns playing rounds of faults: `python run_rounds.py --points 20 --random 1000 --each 30 --keras 30`.
 
-Every violation is printed with the command that repeats it. With `--record FILE` each round is a line of
+Every violation is printed with the command that repeats it. Rounds whose kill came too late to hit anything are told
+and not counted. With `--record FILE` each round is a line of
 that file, and a later call plays only those that are not in it.
 """
 
@@ -18,6 +19,7 @@ import time
 import traceback
 from collections import Counter
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import breakages
@@ -33,6 +35,15 @@ from warm_up import warm_up
 
 ROUND_SECONDS = 600.0
 SHARED_MEMORY = Path("/dev/shm")
+
+
+@dataclass(frozen=True)
+class Played:
+    """A round that was played, what it found, and whether its fault hit nothing."""
+
+    round: Planned
+    found: list[str]
+    missed: bool = False
 
 
 def main() -> int:
@@ -139,8 +150,8 @@ def _left(planned: list[Planned], record: Path | None) -> list[Planned]:
 
 def _play_all(
     rounds: dict[str, Round], planned: list[Planned], folder: Path, template: Path, given: argparse.Namespace
-) -> list[tuple[Planned, list[str]]]:
-    results: list[tuple[Planned, list[str]]] = []
+) -> list[Played]:
+    results: list[Played] = []
     playing: dict[int, tuple[Planned, Path, float]] = {}
     waiting = list(enumerate(planned))
     while waiting or playing:
@@ -154,10 +165,10 @@ def _play_all(
             continue
         each, root, began = playing.pop(pid)
         answer = root / "result.json"
-        found = json.loads(answer.read_text()) if answer.exists() else ["the round itself died"]
-        results.append((each, found))
-        _tell(each, found, time.monotonic() - began, len(results), len(planned), given)
-        if found and given.keep:
+        facts = json.loads(answer.read_text()) if answer.exists() else {"found": ["the round itself died"]}
+        results.append(Played(each, **facts))
+        _tell(results[-1], time.monotonic() - began, len(results), len(planned), given)
+        if facts["found"] and given.keep:
             shutil.copytree(root, Path(tempfile.mkdtemp(prefix="podium-fault-")) / "round")
         study_stores.drop(root / "mlruns")
         shutil.rmtree(root, ignore_errors=True)
@@ -184,15 +195,14 @@ def _play(play: Round, each: Planned, root: Path, template: Path) -> int:
             found = play(place, chance)
         except Exception:
             found = [f"the round failed: {traceback.format_exc()}"]
-        (root / ".result").write_text(json.dumps(found))
+        (root / ".result").write_text(json.dumps({"found": found, "missed": place.missed}))
         (root / ".result").rename(root / "result.json")
     finally:
         os._exit(0)
 
 
-def _tell(
-    each: Planned, found: list[str], seconds: float, done: int, total: int, given: argparse.Namespace
-) -> None:
+def _tell(played: Played, seconds: float, done: int, total: int, given: argparse.Namespace) -> None:
+    each, found = played.round, played.found
     print(
         f"{done} of {total}: {each.name}, seed {each.seed}, {seconds:.1f} s",
         file=sys.stderr,
@@ -201,6 +211,7 @@ def _tell(
     if given.record is not None:
         given.record.parent.mkdir(parents=True, exist_ok=True)
         facts = {"fault": each.name, "seed": each.seed, "violations": found, "seconds": round(seconds, 2)}
+        facts |= {"missed": played.missed}
         with given.record.open("a") as file:
             file.write(json.dumps(facts) + "\n")
     if found:
@@ -218,17 +229,19 @@ def _option(name: str) -> str:
     return {RANDOM_KILLS: "--random", REAL_KILLS: "--keras"}.get(name, "--each")
 
 
-def _table(results: list[tuple[Planned, list[str]]]) -> int:
-    played = Counter(each.name for each, _ in results)
-    violated = Counter(each.name for each, found in results if found)
+def _table(results: list[Played]) -> int:
+    counted = [each for each in results if each.found or not each.missed]
+    played = Counter(each.round.name for each in counted)
+    violated = Counter(each.round.name for each in counted if each.found)
     width = max(map(len, played), default=5)
     print(f"{'fault':{width}}  rounds  violations  under (95 %)")
     for name in sorted(played):
-        bound = f"{3 / played[name]:.4f}" if not violated[name] else "-"
+        bound = f"{min(1.0, 3 / played[name]):.4f}" if not violated[name] else "-"
         print(f"{name:{width}}  {played[name]:6}  {violated[name]:10}  {bound:>12}")
     total, broken = sum(played.values()), sum(violated.values())
     bound = f"{3 / total:.4f}" if total and not broken else "-"
     print(f"{'all':{width}}  {total:6}  {broken:10}  {bound:>12}")
+    print(f"not counted: {len(results) - total} rounds in which nothing was left to kill")
     return 1 if broken else 0
 
 

@@ -64,13 +64,14 @@ JOB: Any = podium.jobs.sweep
 class Place:
     """A folder in which a person works: a sweep file, its recipe, mlruns. `environment` is for every start.
 
-    `toys`: whether toys train in the place of Keras.
+    `toys`: whether toys train in the place of Keras. `missed`: the fault hit nothing, so the round does not count.
     """
 
     toys: ClassVar[bool] = True
 
     root: Path
     name: str = "toys"
+    missed: bool = False
     patience_seconds: float | None = None
     # How long a start waits for a store that is away, at its end; None: as long as it does.
     delivery_seconds: float | None = None
@@ -166,10 +167,12 @@ class Start:
         except psutil.NoSuchProcess:
             return []
 
-    def signal(self, number: int) -> None:
-        """Send a signal, unless it has ended."""
-        if self.poll() is None:
+    def signal(self, number: int) -> bool:
+        """Send a signal; False if it has ended already."""
+        running = self.poll() is None
+        if running:
             os.kill(self.pid, number)
+        return running
 
     def poll(self) -> int | None:
         """Its exit code, None while it runs."""
