@@ -92,6 +92,21 @@ def test_a_resumed_sweep_counts_what_was_done_but_not_its_time() -> None:
     assert file.getvalue().strip().endswith("best so far 0.9000 (trial 1); 3 of 4, about 10 s left")
 
 
+def test_best_so_far_is_of_what_could_win() -> None:
+    file = StringIO()
+    progress = Progress(
+        console=Console(file=file), metric="val_accuracy", goal="maximize", total=4, limits={"parameters": 10}
+    )
+    for number, (best, state, parameters) in enumerate(
+        [(0.5, "complete", 10), (0.9, "complete", 11), (0.8, "pruned", 1)]
+    ):
+        trial = a_trial(number)
+        trial.best = best
+        progress.epoch(trial, EpochEvent(epoch=1, metrics={"val_accuracy": best}, seconds=2.0, images=10))
+        progress.ended(trial, Outcome(state=state, value=best, measures={"parameters": parameters}))  # type: ignore[arg-type]
+    assert file.getvalue().count("best so far 0.5000") == 3
+
+
 def test_other_shells_read_the_status_and_its_end(tmp_path: Path) -> None:
     clock = Clock()
     with show(Console(file=StringIO()), clock, tmp_path) as progress:

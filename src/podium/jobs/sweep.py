@@ -220,12 +220,14 @@ def _tell(message: str) -> None:
 
 
 def _progress(spec: Sweep, engine: Engine, folder: Path) -> Progress:
+    limit = spec.file.constraints.parameters
     progress = Progress(
         console=Console(stderr=True),
         metric=spec.file.epoch_objective.metric,
         goal=spec.file.epoch_objective.goal,
         total=spec.file.budget.trials,
         status_folder=folder,
+        limits={} if limit is None else {"parameters": limit.at_most},
     )
     records = engine.trials()
     best = best_trial(records, spec)

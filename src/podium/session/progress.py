@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -26,7 +27,10 @@ def short(parameters: Mapping[str, Any]) -> str:
 
 
 class Progress:
-    """Watches a loop. Writes to `console` (standard error) and to the sweep's status file."""
+    """Watches a loop. Writes to `console` (standard error) and to the sweep's status file.
+
+    Best so far is of trials that are complete and within `limits`, and of those that are running.
+    """
 
     def __init__(
         self,
@@ -36,6 +40,7 @@ class Progress:
         goal: Goal,
         total: int | None,
         status_folder: Path | None = None,
+        limits: Mapping[str, int] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._console = console
@@ -48,8 +53,9 @@ class Progress:
         self._rows: dict[int, dict[str, Any]] = {}
         self._ended = 0
         self._ended_before = 0
-        self._best: float | None = None
-        self._best_trial: int | None = None
+        self._limits = limits or {}
+        self._settled: tuple[int, float] | None = None  # the best of those that have ended
+        self._running: dict[int, float] = {}
         self._written_at = float("-inf")
         self._live = (
             Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
@@ -68,7 +74,8 @@ class Progress:
     def take_over(self, *, ended: int, best: float | None, best_trial: int | None) -> None:
         """Start from what earlier starts of the sweep did."""
         self._ended = self._ended_before = ended
-        self._best, self._best_trial = best, best_trial
+        if best is not None and best_trial is not None:
+            self._settled = (best_trial, best)
 
     def started(self, trial: LiveTrial) -> None:
         """An attempt was handed to a worker."""
@@ -82,7 +89,8 @@ class Progress:
         """An epoch is over."""
         row = self._row(trial)
         row["epoch"], row["value"] = event.epoch, trial.best
-        self._note_best(trial.number, trial.best)
+        if trial.best is not None:
+            self._running[trial.number] = trial.best
         shown = " ".join(f"{name} {value:.4g}" for name, value in event.metrics.items())
         self._line(
             f"trial {trial.number} epoch {event.epoch}/{trial.epochs}: {shown} ({event.seconds:.1f} s)"
@@ -93,8 +101,9 @@ class Progress:
         self._ended += 1
         row = self._row(trial)
         row["state"], row["value"] = outcome.state, outcome.value
-        if outcome.state == "complete":
-            self._note_best(trial.number, outcome.value)
+        self._running.pop(trial.number, None)
+        if outcome.state == "complete" and outcome.value is not None and self._within(outcome):
+            self._settled = self._better(self._settled, (trial.number, outcome.value))
         value = "" if outcome.value is None else f", {self._metric} {outcome.value:.4f}"
         why = f" ({outcome.message.splitlines()[0]})" if outcome.message else ""
         self._line(f"trial {trial.number} {outcome.state}{value}{why}; {self._left()}")
@@ -110,9 +119,15 @@ class Progress:
              "value": trial.best, "state": "running"},
         )  # fmt: skip
 
-    def _note_best(self, number: int, value: float | None) -> None:
-        if value is not None and (self._best is None or better(value, self._best, self._goal)):
-            self._best, self._best_trial = value, number
+    def _within(self, outcome: Outcome) -> bool:
+        return all(outcome.measures.get(name, 0.0) <= limit for name, limit in self._limits.items())
+
+    def _best(self) -> tuple[int | None, float | None]:
+        """Trial and value."""
+        return functools.reduce(self._better, self._running.items(), self._settled) or (None, None)
+
+    def _better(self, one: tuple[int, float] | None, other: tuple[int, float]) -> tuple[int, float]:
+        return other if one is None or better(other[1], one[1], self._goal) else one
 
     def _line(self, text: str) -> None:
         if self._live is None:
@@ -123,7 +138,8 @@ class Progress:
 
     def _left(self) -> str:
         done = self._ended - self._ended_before
-        best = "none yet" if self._best is None else f"{self._best:.4f} (trial {self._best_trial})"
+        number, value = self._best()
+        best = "none yet" if value is None else f"{value:.4f} (trial {number})"
         if self._total is None or done == 0:
             return f"best so far {best}"
         seconds = (self._clock() - self._start) / done * max(0, self._total - self._ended)
@@ -144,12 +160,13 @@ class Progress:
         if self._folder is None or (not ended and self._clock() - self._written_at < STATUS_SECONDS):
             return
         self._written_at = self._clock()
+        number, value = self._best()
         status = {
             "sweep": self._folder.name,
             "running": not ended,
             "ended": self._ended,
             "total": self._total,
-            "best": {"trial": self._best_trial, "value": self._best},
+            "best": {"trial": number, "value": value},
             "trials": [row for row in self._rows.values() if row["state"] == "running"],
             "left": self._left(),
         }
