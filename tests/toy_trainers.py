@@ -22,7 +22,7 @@ FOLDER = Path(__file__).parent
 
 def toy_job(folder: Path, *, epochs: int = 2, behaviour: str = "learn", seconds: float = 0.0) -> TrainingJob:
     """A job for `train`: `seconds` is how long each epoch takes. The arrays do not exist."""
-    settings = ModelSettings(builder="toys:none", parameters={"behaviour": behaviour, "seconds": seconds})
+    settings = ModelSettings(parameters={"behaviour": behaviour, "seconds": seconds})
     nothing = folder / "no-such-file"
     arrays = TrainingArrays(
         images=nothing,

@@ -102,8 +102,6 @@ class ModelSettings(Settings):
     def _fits_together(self) -> ModelSettings:
         if self.network == "transfer" and (self.backbone is None or self.whitening):
             raise ValueError("network: transfer needs a backbone, which takes images without whitening")
-        if self.parameters and self.builder is None:
-            raise ValueError("parameters are a builder's, and there is none")
         return self
 
 

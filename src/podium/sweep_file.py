@@ -84,7 +84,7 @@ def read_sweep(path: Path, assignments: Sequence[str] = (), *, data: str | None 
     for_sweep = {key: value for key, value in values.items() if _is_sweep_key(key)}
     for_recipe = {key: value for key, value in values.items() if key not in for_sweep}
     _reject_ambiguous(for_sweep)
-    _settle_engine(content, for_sweep.get("engine.name"))
+    _settle_engine(content, for_sweep)
     _assign_all(content, for_sweep)
     sweep_faults: list[Fault] = []
     file: SweepFile | None = None
@@ -180,14 +180,26 @@ def _reject_ambiguous(for_sweep: Mapping[str, Any]) -> None:
         raise InvalidInput("an assignment is ambiguous.", faults=faults)
 
 
-def _settle_engine(content: dict[str, Any], chosen: object) -> None:
-    """Name the engine, which tells its kinds apart; another engine keeps nothing of the file's but the seed."""
+def _settle_engine(content: dict[str, Any], assigned: Mapping[str, Any]) -> None:
+    """Name the engine, which tells its kinds apart.
+
+    Another engine keeps nothing of the file's but the seed, another sampler or pruner none of its options.
+    """
+    chosen = assigned.get("engine.name")
     engine = content.setdefault("engine", {})
     if not isinstance(engine, dict):
         return  # validation says so
     engine.setdefault("name", "optuna")
     if chosen is not None and chosen != engine["name"]:
-        content["engine"] = {key: value for key, value in engine.items() if key == "seed"}
+        engine = content["engine"] = {key: value for key, value in engine.items() if key == "seed"}
+    for kind, part in (
+        (OptunaSettings, "sampler"),
+        (OptunaSettings, "pruner"),
+        (KerasTunerSettings, "oracle"),
+    ):
+        named = engine.get(part, kind.model_fields[part].default)
+        if assigned.get(f"engine.{part}", named) != named:
+            engine.pop(f"{part}_options", None)
 
 
 def _assign_all(content: dict[str, Any], values: Mapping[str, Any]) -> None:

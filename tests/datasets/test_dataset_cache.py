@@ -121,7 +121,6 @@ def test_what_a_killed_process_left_is_cleared_away(cache: Path, prepared: Prepa
     assert not left.exists()
 
 
-@pytest.mark.slow
 def test_what_is_left_over_is_told_while_nobody_can_build(cache: Path) -> None:
     half_built = cache / ".building-x"
     half_built.mkdir(parents=True)
@@ -136,6 +135,7 @@ def test_what_is_left_over_is_told_while_nobody_can_build(cache: Path) -> None:
     lock.close()
 
 
+@pytest.mark.slow
 def test_several_processes_may_prepare_the_same_dataset_at_once(tmp_path: Path, cache: Path) -> None:
     path = write_zip(tmp_path / "pets.zip", tree(train=300, test=100))
     program = (

@@ -48,3 +48,5 @@ def test_what_hyperband_promotes_goes_on_from_its_checkpoint(tmp_path: Path) -> 
             each.step for each in client.get_metric_history(run.info.run_id, "val_accuracy") if each.step > 0
         )
         assert first == last + 1
+    compared, _ = podium(tmp_path, "compare", "small")
+    assert sum(each["epochs_trained"] for each in compared["sweeps"]) == 16

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import time
+from contextlib import suppress
 
 import invariants
-import psutil
 import real_training
 from real_training import Ended, RealPlace
 from records import read_runs, read_study
@@ -81,10 +82,8 @@ def _kill(start: Start, victim: str) -> bool:
     """Whether there was something to kill."""
     if victim == "coordinator":
         return start.signal(signal.SIGKILL)
-    killed = False
-    if start.poll() is None:
-        for child in psutil.Process(start.pid).children():
-            if "podium.executors.worker" in " ".join(child.cmdline()):
-                child.kill()
-                killed = True
-    return killed
+    workers = start.workers() if start.poll() is None else []
+    for worker in workers:
+        with suppress(ProcessLookupError):
+            os.kill(worker, signal.SIGKILL)
+    return bool(workers)

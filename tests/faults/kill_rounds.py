@@ -120,7 +120,7 @@ def while_stores_are_made(place: Place, chance: random.Random) -> list[str]:
     study_stores.make_new(place.root / "mlruns")
     start = place.begin()
     time.sleep(chance.uniform(0.0, 2.0))
-    start.signal(signal.SIGKILL)
+    place.missed = not start.signal(signal.SIGKILL)
     start.wait()
     place.go_on()
     return invariants.at_the_end(place)
@@ -155,9 +155,11 @@ def worker_stopped(place: Place, chance: random.Random) -> list[str]:
     _wait_for_epochs(place, start, chance.randint(1, TRIALS * EPOCHS - 1))
     begun = place.traced("begin")
     past = chance.random() < 0.8
+    place.missed = True
     with suppress(ProcessLookupError, IndexError):
         pid = begun[-1]["pid"]
         os.kill(pid, signal.SIGSTOP)
+        place.missed = False
         time.sleep(place.patience_seconds * (2.0 if past else 0.3))
         os.kill(pid, signal.SIGCONT)
     start.wait()

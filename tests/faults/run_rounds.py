@@ -1,7 +1,7 @@
 """Owns playing rounds of faults: `python run_rounds.py --points 20 --random 1000 --each 30 --keras 30`.
 
 Every violation is printed with the command that repeats it. Rounds whose kill came too late to hit anything are told
-and not counted. With `--record FILE` each round is a line of
+and not counted; with `--record` a later call plays them again. With `--record FILE` each round is a line of
 that file, and a later call plays only those that are not in it.
 """
 
@@ -144,7 +144,7 @@ def _left(planned: list[Planned], record: Path | None) -> list[Planned]:
     if record is None or not record.exists():
         return planned
     lines = [json.loads(line) for line in record.read_text().splitlines()]
-    done = {(line["fault"], line["seed"]) for line in lines}
+    done = {(line["fault"], line["seed"]) for line in lines if line["violations"] or not line.get("missed")}
     return [each for each in planned if (each.name, each.seed) not in done]
 
 

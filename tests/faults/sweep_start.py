@@ -14,6 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -161,11 +162,10 @@ class Start:
         return self.output.read_text() if self.output.exists() else ""
 
     def workers(self) -> list[int]:
-        """Its worker processes."""
-        try:
-            return [child.pid for child in psutil.Process(self.pid).children()]
-        except psutil.NoSuchProcess:
-            return []
+        """Its worker processes that live."""
+        with suppress(psutil.NoSuchProcess):
+            return [child.pid for child in psutil.Process(self.pid).children() if _is_worker(child)]
+        return []
 
     def signal(self, number: int) -> bool:
         """Send a signal; False if it has ended already."""
@@ -207,6 +207,13 @@ def orphans(place: Place) -> list[int]:
     known = [each["pid"] for each in place.traced("worker")]
     until(lambda: not any(_lives(place, pid) for pid in known), ORPHAN_SECONDS)
     return [pid for pid in known if _lives(place, pid)]
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    try:
+        return "podium.executors.worker" in " ".join(process.cmdline())
+    except psutil.Error:  # it has just ended
+        return False
 
 
 def _lives(place: Place, pid: int) -> bool:

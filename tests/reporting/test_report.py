@@ -164,6 +164,8 @@ def test_what_a_continued_trial_took_over_is_not_counted_twice():
     spent = ranking.account(trials.assign(continues=[np.nan, 0.0]))
 
     assert (spent.epochs_trained, spent.hours_spent) == (6, pytest.approx(60 / 3600))
+    twice = pd.concat([trials.assign(continues=[np.nan, 0.0]), trials.assign(continues=np.nan)])
+    assert ranking.account(twice).epochs_trained == 6 + 8, "two runs of one trial"
     assert ranking.account(trials).epochs_trained == 8
 
 

@@ -10,7 +10,7 @@ import yaml
 
 from podium.errors import InvalidInput
 from podium.recipe import Recipe, read_recipe
-from podium.sweep_file import read_sweep, recipe_with_assignments
+from podium.sweep_file import OptunaSettings, read_sweep, recipe_with_assignments
 
 ROOT = Path(__file__).parents[2]
 GOOD: dict[str, Any] = {
@@ -131,10 +131,6 @@ BAD = {
     "determinism in the space": (
         space_with("training.deterministic", type="categorical", choices=[True, False]),
         "cannot be searched over",
-    ),
-    "parameters of no builder": (
-        space_with("model.parameters.width", type="int", low=1, high=2),
-        "model.parameters.width",
     ),
 }
 
@@ -266,3 +262,18 @@ def test_schemas_beside_the_reference_are_current(tmp_path: Path) -> None:
     schema(tmp_path)
     for name in ("sweep.schema.json", "recipe.schema.json"):
         assert (ROOT / "docs" / name).read_text() == (tmp_path / name).read_text(), "run: make schema"
+
+
+def test_another_pruner_or_sampler_keeps_no_options_of_the_files(tmp_path: Path) -> None:
+    engine = {
+        "pruner": "successive_halving",
+        "pruner_options": {"reduction_factor": 2},
+        "sampler_options": {"group": True},
+    }
+    path = write(tmp_path, changed(engine=engine))
+    same = read_sweep(path, ["engine.pruner=successive_halving", "engine.sampler=tpe"]).file.engine
+    assert isinstance(same, OptunaSettings)
+    assert (same.pruner_options, same.sampler_options) == ({"reduction_factor": 2}, {"group": True})
+    other = read_sweep(path, ["engine.pruner=median", "engine.sampler=random"]).file.engine
+    assert isinstance(other, OptunaSettings)
+    assert (other.pruner_options, other.sampler_options) == ({}, {})

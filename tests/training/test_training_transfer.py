@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -15,9 +16,9 @@ from podium.errors import InvalidInput, TrialFailed
 from podium.recipe import Recipe
 from podium.recipe_sections import ModelSettings
 from podium.result import TrainingArrays
-from podium.training import checkpoint
+from podium.training import checkpoint, device
 from podium.training.backbone import preparation
-from podium.training.layers import TRAINED
+from podium.training.layers import STOCK, TRAINED, learned_weights
 from podium.training.model import build_network
 from podium.training.train import train
 
@@ -100,6 +101,20 @@ def test_layers_that_keras_adds_with_weights_that_it_downloads_are_saved(
     saved = keras.saving.load_model(result.model_file, compile=False, safe_mode=True)
     added = len(saved.get_layer("backbone").layers) - len(plain.layers)
     assert added == 1, "Keras rescales once more where the weights are ImageNet's"
+
+
+@pytest.mark.slow
+def test_blocks_and_operations_within_a_backbone_are_saved_in_float32() -> None:
+    settings = ModelSettings.model_validate(
+        {"network": "transfer", "backbone": {"name": "ConvNeXtTiny", "weights": None, "upscale": 4}}
+    )
+    with device.precision("bfloat16"):
+        trained = build_network(settings, (8, 8, 3), 4, TRAINED)
+    kinds = replace(STOCK, backbone=trained.get_layer("backbone"))
+    saved = build_network(settings, (8, 8, 3), 4, kinds)
+    layers = [each for each in saved._flatten_layers() if isinstance(each, keras.layers.Layer)]
+    assert {each.dtype_policy.name for each in layers} == {"float32"}
+    assert [each.shape for each in saved.weights] == [each.shape for each in learned_weights(trained)]
 
 
 @pytest.mark.parametrize("name", ["ResNet50", "MobileNet", "DenseNet121", "EfficientNetB0"])

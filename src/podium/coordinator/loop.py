@@ -73,14 +73,11 @@ class Coordinator:
         try:
             reason = self._loop()
         except BaseException as error:
-            for close in (*self._closings(), self._spending.note):
-                try:
-                    close()
-                except Exception as another:  # told beside the error that ended the loop, not in its place
-                    error.add_note(f"While closing the records: {type(another).__name__}: {another}")
+            for another in self._close():  # told beside the error that ended the loop, not in its place
+                error.add_note(f"While closing the records: {type(another).__name__}: {another}")
             raise
-        for close in (*self._closings(), self._spending.note):
-            close()
+        for problem in self._close():
+            raise problem
         return Conclusion(
             interrupted=self._interrupted_at is not None, reason=reason, seconds=self.seconds_used
         )
@@ -267,6 +264,23 @@ class Coordinator:
         self._observer.ended(trial, outcome)
 
     # -- closing -----------------------------------------------------------------------------------
+
+    def _close(self) -> list[BaseException]:
+        """Close all records, also if a person wants it to end at once meanwhile; answers what went wrong."""
+        problems: list[BaseException] = []
+        left = [*self._closings(), self._spending.note]
+        while left:
+            try:
+                left[0]()
+            except KeyboardInterrupt as pressed:
+                if any(isinstance(each, KeyboardInterrupt) for each in problems):
+                    raise
+                problems.insert(0, pressed)
+                continue  # it may have been in the middle
+            except Exception as problem:
+                problems.append(problem)
+            del left[0]
+        return problems
 
     def _closings(self) -> list[Callable[[], None]]:
         """What leaves nothing RUNNING that nobody runs."""

@@ -108,7 +108,10 @@ def sweep(
                 engine.remember(DOCUMENT, json.dumps(asked.document(), sort_keys=True))
                 for message in warm.messages:
                     _tell(message)
-            parent, lacking = _search(spec, study, stores, engine, material, folder, command, cluster)
+            try:
+                parent, lacking = _search(spec, study, stores, engine, material, folder, command, cluster)
+            except KeyboardInterrupt as error:
+                raise Interrupted("interrupted.", resume_command=f"{command} --resume") from error
         answer = sweep_answer(spec, study, stores, engine, parent, command)
         return replace(answer, warnings=[*answer.warnings, *warm.messages, *lacking])
 
@@ -169,10 +172,8 @@ def _search(
                         resume_command=f"{command} --resume",
                     )
                 warnings = _conclude(hands, spec, engine, plan, conclusion, command)
-            except BaseException as error:
+            except BaseException:
                 hands.recorder.end_parent(status="KILLED", metrics={}, tags={"podium.state": "interrupted"})
-                if isinstance(error, KeyboardInterrupt):
-                    raise Interrupted("interrupted.", resume_command=f"{command} --resume") from error
                 raise
     return parent, warnings
 

@@ -81,8 +81,8 @@ class Packager:
                 failures.append(f"{count} runs are not packaged after {timeout_seconds:.0f} s")
             return failures
 
-    def close(self) -> None:
-        """End the process; what is still waiting is not packaged."""
+    def close(self, timeout_seconds: float = CLOSE_SECONDS) -> None:
+        """End the process; what is still waiting is not packaged, and what takes longer neither."""
         with self._changed:
             self._closed = True
             self._waiting.clear()
@@ -93,12 +93,12 @@ class Packager:
                 with suppress(BrokenPipeError):
                     process.stdin.close()
             try:
-                process.wait(CLOSE_SECONDS)
+                process.wait(timeout_seconds)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
         if self._thread is not None:
-            self._thread.join(CLOSE_SECONDS)
+            self._thread.join(timeout_seconds)
         self._let_go()
 
     def _feed(self) -> None:

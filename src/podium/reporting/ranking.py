@@ -96,7 +96,7 @@ def _own(trials: pd.DataFrame, column: str) -> pd.Series:
     numbers = trials[column].astype(float)
     if "continues" not in trials:
         return numbers
-    begun = trials["continues"].map(trials.set_index("trial")[column].astype(float))
+    begun = trials["continues"].map(numbers.groupby(trials["trial"]).first())
     return numbers - begun.fillna(0.0)
 
 

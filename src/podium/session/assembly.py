@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -39,6 +39,7 @@ from podium.tracking.runs import DataInput, Recorder
 
 PACKAGING_SECONDS = 600.0
 FLUSH_SECONDS = 120.0
+AT_ONCE_SECONDS = 3.0
 # A worker that hangs, say on a device, says nothing. No epoch is known at first, so this is long.
 PATIENCE_SECONDS = 3600.0
 BUILDER_CHECK_SECONDS = 120
@@ -244,13 +245,31 @@ def crew(
     try:
         recorder = Recorder(stores, experiment=experiment, spool_folder=spool_folder)
         packager = Packager(stores)
+        at_once = False
         try:
             yield Crew(stores=stores, recorder=recorder, packager=packager, executor=executor)
+        except BaseException as error:
+            at_once = isinstance(error, KeyboardInterrupt) or isinstance(error.__cause__, KeyboardInterrupt)
+            raise
         finally:
-            packager.close()
-            recorder.close()
+            _close(packager, recorder, at_once=at_once)
     finally:
         executor.close()
+
+
+def _close(packager: Packager, recorder: Recorder, *, at_once: bool) -> None:
+    """Deliver what is left; `at_once`: what can be within seconds, the rest waits in the spool."""
+    if not at_once:
+        try:
+            packager.close()
+            recorder.close()
+        except KeyboardInterrupt:
+            _close(packager, recorder, at_once=True)
+            raise
+        return
+    with suppress(KeyboardInterrupt), undisturbed():
+        packager.close(AT_ONCE_SECONDS)
+        recorder.close(AT_ONCE_SECONDS)
 
 
 def run_loop(

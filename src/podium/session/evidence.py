@@ -61,6 +61,7 @@ def runs_record(stores: Stores, run_ids: Sequence[str]) -> SweepRecord:
     runs = query.run_frame(stores, run_ids)
     trials = trials_frame(runs, "val_accuracy", {}, StudyEvidence())
     trials["trial"] = range(len(trials))
+    trials["continues"] = float("nan")  # its numbers are those of a sweep
     for column in map(str, runs.columns):
         if column.startswith("params.") and runs[column].nunique(dropna=False) > 1:
             trials[column] = runs[column].map(_plain)
@@ -83,7 +84,9 @@ def trials_frame(
 ) -> pd.DataFrame:
     """MLflow's child runs, and what the study alone knows of them, as the report's trials frame (see SweepRecord)."""
     rows = []
+    originals = _originals(children)
     for child in _records(children):
+        begun = _text(child.get("tags.podium.continues_trial"))
         row = {
             "trial": child["trial"],
             "run_id": child["run_id"],
@@ -94,7 +97,7 @@ def trials_frame(
             "epochs_planned": _number(child.get("metrics.epochs_planned")),
             "cause": _text(child.get("tags.podium.cause")),
             "message": _text(child.get("tags.podium.reason")),
-            "continues": _number(child.get("tags.podium.continues_trial")),
+            "continues": originals.get(begun, begun),
             "diagnosis": _text(child.get("tags.podium.diagnosis")),
             "finding": _text(child.get("tags.podium.finding")),
             "remedy": _text(child.get("tags.podium.remedy")),
@@ -103,11 +106,18 @@ def trials_frame(
         }
         values = _active_values(child, space)
         rows.append({**row, **{f"params.{key}": values.get(key) for key in space}})
-    columns = [*TRIAL_COLUMNS, *_judged(-1, evidence)]
+    columns = [*TRIAL_COLUMNS, "continues", *_judged(-1, evidence)]
     frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
-    numbers = ["value", "seconds", "epochs", "epochs_planned"]
+    numbers = ["value", "seconds", "epochs", "epochs_planned", "continues"]
     frame[numbers] = frame[numbers].astype(float)
     return frame
+
+
+def _originals(children: pd.DataFrame) -> dict[str | None, str]:
+    """Of each duplicate the trial that was trained, both as tags have them."""
+    tags = ("tags.podium.trial", "tags.podium.duplicate_of")
+    pairs = [[_text(child.get(tag)) for tag in tags] for child in _records(children)]
+    return {trial: original for trial, original in pairs if original is not None}
 
 
 def _checked(child: Mapping[str, Any]) -> dict[str, object]:

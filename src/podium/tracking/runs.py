@@ -196,9 +196,9 @@ class Recorder:
         """Wait until everything is in MLflow; False if that took too long (see `last_error`)."""
         return self._writer.flush(timeout_seconds)
 
-    def close(self) -> None:
-        """Deliver what can be delivered soon, keep the rest in the spool folder."""
-        self._writer.close()
+    def close(self, timeout_seconds: float | None = None) -> None:
+        """Deliver what can be delivered in time (by default half a minute), keep the rest in the spool folder."""
+        self._writer.close(timeout_seconds)
 
     def _key(self, trial: int | str) -> str:
         return f"{self._parent or self._prefix}/{trial}"

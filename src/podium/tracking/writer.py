@@ -74,16 +74,17 @@ class Writer:
         """Write without delay until all is written or time is up; whether all is written."""
         return self.wait_for(lambda: not self._spool, timeout_seconds)
 
-    def close(self) -> None:
-        """Write what can be written soon, keep the rest in the spool folder, end the thread."""
+    def close(self, timeout_seconds: float | None = None) -> None:
+        """Write what can be written in time, keep the rest in the spool folder, end the thread."""
         if self._closed:
             return
-        if not self.flush(CLOSE_SECONDS):
+        seconds = CLOSE_SECONDS if timeout_seconds is None else timeout_seconds
+        if not self.flush(seconds):
             logger.warning("%d records wait for the tracking store: %s", self.waiting, self.last_error)
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        self._thread.join(CLOSE_SECONDS)
+        self._thread.join(seconds)
         with self._changed:
             self._spool.close()
 

@@ -104,11 +104,13 @@ def _built(kind: Any, chosen: BackboneSettings, shape: tuple[int, int, int], *, 
 def _again(backbone: Any) -> Any:
     """The same layers in the precision of now. Not built by its name: with weights that it downloads Keras adds some."""
 
-    def layer_again(layer: Any) -> Any:
-        return type(layer).from_config({**layer.get_config(), "dtype": keras.config.dtype_policy().name})
+    def again(layer: Any) -> Any:
+        config = layer.get_config()
+        if isinstance(layer, keras.layers.Layer):  # an operation on tensors has none
+            config["dtype"] = keras.config.dtype_policy().name
+        return type(layer).from_config(config)
 
-    copy = keras.models.clone_model(backbone, clone_function=layer_again)
-    copy.name = BACKBONE
+    copy = keras.models.clone_model(backbone, clone_function=again, recursive=True)
     set_trainable(copy, True)
     return copy
 

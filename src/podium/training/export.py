@@ -67,9 +67,13 @@ def export(recipe: Recipe, arrays: LoadedArrays, network: Any, weights: Arrays, 
     difference = float(np.abs(probabilities - trained).max())
     limit = TOLERANCE if recipe.precision == "float32" else ROUNDING
     apart = difference if recipe.precision == "float32" else _apart(probabilities, trained)
-    if apart > limit:
+    if not apart <= limit:
         path.unlink()
         message = f"the saved model's probabilities differ by {apart:.2g} from the trained network's"
+        if recipe.precision != "float32":
+            raise NotPromotable(
+                f"{message} on average: it does not bear float32 in place of {recipe.precision}"
+            )
         if recipe.model.builder is None:
             raise TrialFailed(f"{message}; the limit is {limit:g}.", cause="error")
         raise NotPromotable(f"{message}: {recipe.model.builder} does not build the same network twice")
