@@ -109,6 +109,25 @@ def test_a_second_interrupt_ends_at_once_and_loses_nothing(world: World, two_wor
     assert world.disagreements() == []
 
 
+def test_ctrl_c_while_records_are_closed_leaves_nothing_running(
+    world: World, two_workers: LocalExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.order({"2": {"hang_at": 2, "attempts": 1}})
+    cancel, cancelled = two_workers.cancel, []
+
+    def press_when_called(key: str) -> None:
+        cancel(key)
+        cancelled.append(key)
+        if len(cancelled) == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(two_workers, "cancel", press_when_called)
+    with pytest.raises(KeyboardInterrupt):
+        world.start(two_workers, trials=4, watch=interrupt_at(3, 2, hard=True))
+    assert cancelled
+    assert "RUNNING" not in set(world.runs()["status"])
+
+
 def test_an_interrupt_waits_no_longer_than_the_grace(world: World, two_workers: LocalExecutor) -> None:
     world.order({"1": {"hang_at": 3, "attempts": 1}})
     conclusion = world.start(two_workers, trials=4, watch=interrupt_at(2, 1), grace_seconds=0.5)
