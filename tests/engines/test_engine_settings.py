@@ -234,7 +234,7 @@ def test_another_engine_on_the_command_line_drops_the_files_options_but_the_seed
     path = tmp_path / "toy.yaml"
     engine = read_sweep(path, ["engine.name=keras_tuner", "engine.oracle=random"]).file.engine
     assert engine.model_dump() == {"name": "keras_tuner", "oracle": "random", "oracle_options": {}, "seed": 7}
-    kept = read_sweep(path, ["engine.name=optuna", "engine.sampler=random"]).file.engine
+    kept = read_sweep(path, ["engine.name=optuna", "engine.seed=1"]).file.engine
     assert kept.model_dump()["sampler_options"] == {"n_startup_trials": 3}
 
 
