@@ -104,6 +104,11 @@ class ModelSettings(Settings):
             raise ValueError("network: transfer needs a backbone, which takes images without whitening")
         return self
 
+    @property
+    def backbone_in_use(self) -> BackboneSettings | None:
+        """The backbone of a `transfer` network; None for any other, one's own included."""
+        return self.backbone if self.network == "transfer" and self.builder is None else None
+
 
 class ScheduleSettings(Settings):
     """Learning rate over all steps of `training.epochs`: Keras's CosineDecay or ExponentialDecay, or one_cycle.

@@ -106,6 +106,11 @@ class ConstraintSettings(Settings):
 
     parameters: LimitSettings | None = None
 
+    @property
+    def limits(self) -> dict[str, int]:
+        """The largest feasible value of each metric that has a limit."""
+        return {} if self.parameters is None else {"parameters": self.parameters.at_most}
+
 
 class BudgetSettings(Settings):
     """Limits of the whole sweep, over all workers and restarts. At least one must be set.

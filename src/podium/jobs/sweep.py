@@ -221,14 +221,13 @@ def _tell(message: str) -> None:
 
 
 def _progress(spec: Sweep, engine: Engine, folder: Path) -> Progress:
-    limit = spec.file.constraints.parameters
     progress = Progress(
         console=Console(stderr=True),
         metric=spec.file.epoch_objective.metric,
         goal=spec.file.epoch_objective.goal,
         total=spec.file.budget.trials,
         status_folder=folder,
-        limits={} if limit is None else {"parameters": limit.at_most},
+        limits=spec.file.constraints.limits,
     )
     records = engine.trials()
     best = best_trial(records, spec)

@@ -69,7 +69,7 @@ def study_evidence(stores: Stores, study: str) -> StudyEvidence:
     return replace(
         evidence,
         objectives=objectives,
-        limits={} if constraints.parameters is None else {"parameters": constraints.parameters.at_most},
+        limits=constraints.limits,
         trials=trials,
         front=frozenset(number for number in front if "duplicate_of" not in trials[number].attributes),
     )

@@ -54,6 +54,14 @@ def backbone_weights(network: Any) -> list[Any]:
     ]
 
 
+def slow_part(network: Any, settings: ModelSettings) -> dict[str, Any]:
+    """What an optimizer is told of a network's backbone: its weights, and their share of the rate."""
+    backbone = settings.backbone_in_use
+    if backbone is None:
+        return {}
+    return {"slow": backbone_weights(network), "slow_rate": backbone.unfreeze_rate}
+
+
 def set_trainable(backbone: Any, trained: bool) -> None:
     """Train a backbone or keep it. Its normalisation is kept: that alone makes it predict, since inside another network
     Keras overrides what it is called with."""

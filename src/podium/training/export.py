@@ -65,12 +65,12 @@ def export(recipe: Recipe, arrays: LoadedArrays, network: Any, weights: Arrays, 
     # As the training does it: the scaling is outside of the trained network.
     trained = predict(network, images.astype(np.float32) * np.float32(PIXEL_SCALE))
     difference = float(np.abs(probabilities - trained).max())
-    limit = TOLERANCE if recipe.precision == "float32" else ROUNDING
-    apart = difference if recipe.precision == "float32" else _apart(probabilities, trained)
+    reduced = recipe.precision != "float32"
+    limit, apart = (ROUNDING, _apart(probabilities, trained)) if reduced else (TOLERANCE, difference)
     if not apart <= limit:
         path.unlink()
         message = f"the saved model's probabilities differ by {apart:.2g} from the trained network's"
-        if recipe.precision != "float32":
+        if reduced:
             raise NotPromotable(
                 f"{message} on average: it does not bear float32 in place of {recipe.precision}"
             )
@@ -95,8 +95,9 @@ def _stock_model(recipe: Recipe, arrays: LoadedArrays, network: Any) -> Any:
     inputs = keras.Input(arrays.image_shape, dtype="uint8", name="images")
     scaled = keras.layers.Rescaling(PIXEL_SCALE, name="rescaling")(inputs)
     if recipe.model.builder is None:
-        transfer = recipe.model.network == "transfer"
-        kinds = replace(STOCK, backbone=network.get_layer(BACKBONE) if transfer else None)
+        kinds = STOCK
+        if recipe.model.backbone_in_use is not None:
+            kinds = replace(STOCK, backbone=network.get_layer(BACKBONE))
         outputs = network_outputs(scaled, recipe.model, arrays.image_shape, arrays.classes, kinds)
     else:
         outputs = build_network(recipe.model, arrays.image_shape, arrays.classes)(scaled)

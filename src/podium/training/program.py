@@ -12,7 +12,7 @@ import numpy as np
 
 from podium.recipe import Recipe
 from podium.training import augmentation, model, optimizer
-from podium.training.backbone import backbone_weights
+from podium.training.backbone import slow_part
 from podium.training.layers import TRAINED
 
 # A program of the guide's CNN takes some 60 MB; a sweep over depth, width and batch size has a dozen or two.
@@ -135,14 +135,12 @@ def _assemble(setting: Setting, summary: str) -> Program:
     recipe = setting.recipe
     network = model.build_network(recipe.model, setting.image_shape, setting.classes, TRAINED)
     trained = model.build_training_model(network, recipe, setting.image_shape, setting.classes)
-    backbone = recipe.model.backbone
     trained.compile(
         optimizer=optimizer.build(
             recipe.optimizer,
             steps_per_epoch=setting.steps_per_epoch,
             epochs=recipe.training.epochs,
-            slow=backbone_weights(network),
-            slow_rate=backbone.unfreeze_rate if backbone is not None else 1.0,
+            **slow_part(network, recipe.model),
         ),
         loss=keras.losses.SparseCategoricalCrossentropy(),
         metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],

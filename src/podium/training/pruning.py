@@ -126,7 +126,7 @@ def _train_on(model: Any, arrays: Any, recipe: Recipe, epochs: int) -> None:
     import keras
 
     from podium.training import optimizer
-    from podium.training.backbone import backbone_weights
+    from podium.training.backbone import slow_part
     from podium.training.data import fed, training_batches
     from podium.training.model import build_training_model
 
@@ -146,8 +146,7 @@ def _train_on(model: Any, arrays: Any, recipe: Recipe, epochs: int) -> None:
             settings,
             steps_per_epoch=batches.num_batches,
             epochs=epochs,
-            slow=backbone_weights(model),
-            slow_rate=recipe.model.backbone.unfreeze_rate if recipe.model.backbone is not None else 1.0,
+            **slow_part(model, recipe.model),
         ),
         loss=keras.losses.SparseCategoricalCrossentropy(),
     )

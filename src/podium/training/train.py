@@ -175,10 +175,8 @@ def _fit(training: _Training, resumed: TrainingState | None) -> Progress:
 
 
 def _unfreezing(training: _Training) -> list[Unfreezing]:
-    settings = training.job.recipe.model
-    if settings.network != "transfer" or settings.builder is not None or settings.backbone is None:
-        return []
-    return [Unfreezing(training.program.network, settings.backbone.unfreeze_epoch)]
+    backbone = training.job.recipe.model.backbone_in_use
+    return [] if backbone is None else [Unfreezing(training.program.network, backbone.unfreeze_epoch)]
 
 
 def _conclude(training: _Training, progress: Progress) -> TrainingResult:
