@@ -111,13 +111,14 @@ class ModelSettings(Settings):
 
 
 class ScheduleSettings(Settings):
-    """Learning rate over all steps of `training.epochs`: Keras's CosineDecay or ExponentialDecay, or one_cycle.
+    """Learning rate over all steps of `training.epochs`: Keras's CosineDecay or ExponentialDecay, one_cycle, or constant.
 
-    `warmup_epochs` rise linearly from 0 (cosine) or from a fifth of the rate (one_cycle, which then falls linearly);
-    `decay_rate` is the factor over the whole training (exponential) and the floor as a share of the rate (the others).
+    `warmup_epochs` rise linearly from 0 (cosine) or from a fifth of the rate (one_cycle, which then falls linearly, and
+    constant, which stays); `decay_rate` is the factor over the whole training (exponential) and the floor as a share of
+    the rate (cosine, one_cycle).
     """
 
-    name: Literal["cosine", "exponential", "one_cycle"]
+    name: Literal["constant", "cosine", "exponential", "one_cycle"]
     warmup_epochs: Annotated[float, Field(ge=0.0)] = 0.0
     decay_rate: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.01
 

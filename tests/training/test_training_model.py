@@ -106,6 +106,12 @@ def test_exponential_schedule_falls_by_its_factor_over_all_steps() -> None:
     np.testing.assert_allclose(found, 0.1 * 0.01 ** (np.arange(41) / 40), rtol=1e-4)
 
 
+def test_constant_schedule_stays_where_its_warm_up_ends() -> None:
+    found = rates({"name": "constant", "warmup_epochs": 1.0}, 41)
+    np.testing.assert_allclose(found[:11], np.linspace(0.02, 0.1, 11), rtol=1e-5)
+    assert set(found[10:]) == {0.1}
+
+
 def test_a_fixed_rate_is_reported_as_it_was_typed() -> None:
     settings = OptimizerSettings(learning_rate=0.001)
     built = optimizer.build(settings, steps_per_epoch=5, epochs=2)

@@ -117,8 +117,9 @@ def _rate(settings: OptimizerSettings, steps_per_epoch: int, epochs: int) -> Any
     if schedule.name == "exponential":
         return keras.optimizers.schedules.ExponentialDecay(settings.learning_rate, steps, schedule.decay_rate)
     warmup = min(round(schedule.warmup_epochs * steps_per_epoch), steps - 1)
-    if schedule.name == "one_cycle":
-        return OneCycle(settings.learning_rate, steps, warmup, schedule.decay_rate)
+    if schedule.name in ("one_cycle", "constant"):
+        floor = 1.0 if schedule.name == "constant" else schedule.decay_rate
+        return OneCycle(settings.learning_rate, steps, warmup, floor)
     if warmup <= 0:
         return keras.optimizers.schedules.CosineDecay(
             settings.learning_rate, steps, alpha=schedule.decay_rate
