@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,17 @@ def test_memory_stays_flat_over_many_trials(arrays: TrainingArrays, tmp_path: Pa
         sizes.append(process.memory_info().rss / 2**20)
     grown = sizes[-1] - sizes[5]
     assert grown < 20, f"8 trials took {grown:.0f} MiB more: {[round(size) for size in sizes]}"
+
+
+@pytest.mark.slow
+def test_a_compiled_network_that_is_let_go_of_leaves_nothing(arrays: TrainingArrays, tmp_path: Path) -> None:
+    programs, objects = Programs(kept=1), []
+    for filters in range(1, 7):
+        values = {**BASE, "training.epochs": 1, "model.filters": filters}
+        train(make_job(arrays, tmp_path / "job", values), Reports(), programs)
+        gc.collect()
+        objects.append(len(gc.get_objects()))
+    assert objects[-1] - objects[-3] < 1000, f"objects after each network: {objects}"
 
 
 @pytest.mark.slow

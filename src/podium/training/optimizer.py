@@ -32,6 +32,10 @@ def build(
         built.weight_decay = _variable(built, "weight_decay", settings.weight_decay)
         if settings.name == "muon":  # which has one for each of its two ways
             built.adam_weight_decay = built.weight_decay
+    if keras.config.backend() == "tensorflow":
+        # It adds gradients up over one replica, with a gradient of its own that TensorFlow registers for good, the whole
+        # step's graph with it: 20 MB a compiled network and more, never given back.
+        built._all_reduce_sum_gradients = list
     if settings.schedule is not None:
         name = "initial_learning_rate" if getattr(rate, "warmup_target", None) is None else "warmup_target"
         setattr(rate, name, _variable(built, "peak_learning_rate", settings.learning_rate))
