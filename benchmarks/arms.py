@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import platform
 import sys
 import time
@@ -40,27 +41,38 @@ class Benchmark:
     made: Mapping[str, Any]
 
     def run(self, folder: Path, seeds: Sequence[int]) -> pd.DataFrame:
-        """Measure what `folder` lacks, arm after arm and beginning with another one for each seed."""
+        """Measure what `folder` lacks, arm after arm and beginning with another one for each seed.
+
+        An arm that raises RuntimeError gets no row; the program ends with exit code 1 once all others have theirs.
+        """
         path = folder / f"{self.name}.jsonl"
         folder.mkdir(parents=True, exist_ok=True)
         made = json.loads(json.dumps({**self.made, "sources": sources_digest()}))
         refuse_others(path, made)
         done = {(row["arm"], row["seed"]) for row in rows_of(path)}
-        names = list(self.arms)
+        names, failed = list(self.arms), []
         for turn, seed in enumerate(seeds):
             for name in names[turn % len(names) :] + names[: turn % len(names)]:
                 if (name, seed) in done:
                     continue
-                began = time.time()
-                values = dict(self.arms[name](seed))
+                began, load = time.time(), os.getloadavg()[0]
+                try:
+                    values = dict(self.arms[name](seed))
+                except RuntimeError as error:
+                    failed.append(f"{name}, seed {seed}: {error}")
+                    print(failed[-1], flush=True)
+                    continue
                 row = {
                     "arm": name,
                     "seed": seed,
                     "took_seconds": round(time.time() - began, 1),
+                    "load_before": load,
                     **values,
                     "made": made,
                 }
                 keep_row(path, row)
+        if failed:
+            sys.exit("no row for: " + "; ".join(failed))
         rows = [row for row in rows_of(path) if row["arm"] in names and row["seed"] in seeds]
         return pd.DataFrame(rows)
 

@@ -3,16 +3,20 @@
     python benchmarks/time_to_quality.py cifar10-images.zip --peers peers/bin/python [--seeds 3] [--minutes 30] [--quick]
 
 The same space (that of sweeps/cifar10.yaml), the same 10,000 training and 2,000 validation images, the same wall-clock time
-for each, on the whole machine, loading of libraries included. Plain Optuna, Optuna with its two callbacks, and KerasTuner
-Hyperband train one trial at a time with all cores, as their documentation shows; Ray Tune one a core; Podium as it
-chooses. All begin with the guide's own configuration, but for KerasTuner, which takes none.
+for each, on the whole machine, loading of libraries included; decoding of images is in no arm's time. Plain Optuna, Optuna
+with its two callbacks, and KerasTuner Hyperband train one trial at a time with all cores, as their documentation shows
+(on two cores two processes would get about 1.4 times as much done); Ray Tune one a core; Podium as it chooses, bfloat16
+where that is faster, where the others have float32. All begin with the guide's own configuration, which Ray's ASHA may
+stop early and Podium's pruner may not; KerasTuner takes none. Podium's default pruner was chosen on curves recorded in this
+space (docs/performance.md, "Search methods").
 The best validation accuracy so far is that of any epoch of any trial, for all arms alike. Arms and seeds that
 are in the results already are not run again. Target: 10 times sooner than plain Optuna's final best, and twice as
-soon as the best other arm.
+soon as the best other arm. Run it from a checkout that nobody edits, on a machine that does nothing else.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -28,6 +32,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 from arms import Benchmark, arguments, machine, write_summary
 from images import PEERS, arrays_of, for_peers
 from matplotlib.axes import Axes
@@ -37,7 +42,7 @@ from podium.reporting.style import finish, line_styles, new_figure, plain, to_pn
 from podium.stores import Stores
 
 ROOT = Path(__file__).parents[1]
-SWEEP = ROOT / "sweeps" / "cifar10.yaml"
+SWEEP, RECIPE = ROOT / "sweeps" / "cifar10.yaml", ROOT / "experiments" / "baseline.yaml"
 TOOLS = {
     "plain Optuna": "plain_optuna.py",
     "Optuna + callbacks": "optuna_callbacks.py",
@@ -46,6 +51,8 @@ TOOLS = {
 }
 PODIUM, REFERENCE = "Podium", "plain Optuna"
 TARGET_PLAIN, TARGET_OTHERS = 10.0, 2.0
+GRACE_SECONDS = 30
+TIMEOUT = ("timeout", "--foreground", f"--kill-after={GRACE_SECONDS}")
 SETTINGS = {"data.train_limit": 10000, "data.validation.fraction": 0.04, "training.epochs": 27}
 
 
@@ -57,7 +64,8 @@ def until(command: Sequence[str], seconds: float, environment: Mapping[str, str]
     began = time.time()
     with (folder / "output.txt").open("w") as output:
         process = subprocess.Popen(
-            command,
+            # Should this program be killed, what it started must not run on for hours.
+            [*TIMEOUT, str(seconds + 2 * GRACE_SECONDS), *command],
             stdout=output,
             stderr=subprocess.STDOUT,
             env=environment,
@@ -68,18 +76,27 @@ def until(command: Sequence[str], seconds: float, environment: Mapping[str, str]
             process.wait(seconds)
         except subprocess.TimeoutExpired:
             # Podium's workers get a moment to finish; the others' records are written epoch by epoch.
-            os.killpg(process.pid, signal.SIGTERM)
+            process.terminate()  # `timeout` hands it on
             with suppress(subprocess.TimeoutExpired):
-                process.wait(30)
+                process.wait(GRACE_SECONDS)
             return began
         finally:
-            # Whatever it has started must not run on into the next arm.
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            _end_session(process.pid)
             process.wait()
     if process.returncode != 0:
         raise RuntimeError(f"{command[1]} failed:\n{(folder / 'output.txt').read_text()[-3000:]}")
     return began
+
+
+def _end_session(leader: int) -> None:
+    """Kill all that a session leader has started, Ray's process groups too: nothing may run on into the next arm."""
+    left = []
+    for process in psutil.process_iter():
+        with suppress(ProcessLookupError, psutil.NoSuchProcess):
+            if os.getsid(process.pid) == leader:
+                process.kill()
+                left.append(process)
+    psutil.wait_procs(left, timeout=GRACE_SECONDS)
 
 
 def other_tool(name: str, seed: int, *, python: str, arrays: Path, seconds: float) -> dict[str, Any]:
@@ -102,7 +119,8 @@ def podium(seed: int, *, images: str, seconds: float) -> dict[str, Any]:
         folder = Path(place)
         words = [f"{key}={value}" for key, value in SETTINGS.items()]
         command = [
-            *(sys.executable, "-m", "podium.cli", "sweep", str(SWEEP), *words, f"engine.seed={seed}"),
+            *(sys.executable, "-m", "podium.cli", "sweep", str(SWEEP), *words),
+            *(f"engine.seed={seed}", f"training.seed={seed}"),
             *("--data", images, "--trials", "10000", "--hours", str(seconds / 3600)),
         ]
         stores = Stores(
@@ -119,7 +137,9 @@ def podium(seed: int, *, images: str, seconds: float) -> dict[str, Any]:
         began = until(command, seconds, environment, folder)
         at, values = _of_all_runs(stores)
         _refuse_nothing(at, folder)
-    return curve([each - began for each in at], values, seconds)
+        told = (folder / "output.txt").read_text().splitlines()
+    chosen = " ".join(line for line in told[:10] if "precision" in line or line.startswith("x"))
+    return {**curve([each - began for each in at], values, seconds), "told": chosen}
 
 
 def _refuse_nothing(epochs: Sequence[object], folder: Path) -> None:
@@ -141,14 +161,24 @@ def _of_all_runs(stores: Stores) -> tuple[list[float], list[float]]:
 
 
 def curve(at: Sequence[float], values: Sequence[float], seconds: float) -> dict[str, Any]:
-    """Best so far: the moments at which it rose, within the time."""
+    """Best so far: the moments at which it rose, within the time; and every epoch's moment and value.
+
+    Raises: RuntimeError if no epoch ended in time.
+    """
+    if min(at) > seconds:
+        raise RuntimeError(f"the first epoch ended after {min(at):.0f} s, and the time was {seconds:.0f} s")
     order = np.argsort(at)
     best, rises = -np.inf, []
     for index in order:
         if at[index] <= seconds and values[index] > best:
             best = float(values[index])
             rises.append([round(float(at[index]), 1), best])
-    return {"best": best, "epochs": sum(when <= seconds for when in at), "rises": rises}
+    within = [
+        [round(float(at[index]), 1), round(float(values[index]), 4)]
+        for index in order
+        if at[index] <= seconds
+    ]
+    return {"best": best, "epochs": len(within), "rises": rises, "curve": within}
 
 
 def reached(rises: Sequence[Sequence[float]], value: float) -> float:
@@ -198,7 +228,13 @@ def picture(rows: pd.DataFrame, seconds: float) -> bytes:
     return to_png(figure)
 
 
+def _digest(*files: Path) -> str:
+    """Digest of what is run besides the program itself."""
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the arm that runs is ended too
     parser = arguments(__doc__ or "")
     parser.add_argument("images")
     parser.add_argument("--peers", type=Path, required=True, help="the Python that has the other tools")
@@ -211,7 +247,7 @@ def main() -> None:
     subprocess.run([python, "-c", needed], check=True, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"})
     images = str(Path(chosen.images).resolve()) if Path(chosen.images).exists() else chosen.images
     with tempfile.TemporaryDirectory() as place:
-        recipe = read_recipe(ROOT / "experiments" / "baseline.yaml", {"data.reference": images, **SETTINGS})
+        recipe = read_recipe(RECIPE, {"data.reference": images, **SETTINGS})
         arrays = for_peers(arrays_of(recipe), Path(place))
         arms = {
             name: partial(other_tool, name, python=python, arrays=arrays, seconds=seconds) for name in TOOLS
@@ -219,7 +255,16 @@ def main() -> None:
         arms[PODIUM] = partial(podium, images=images, seconds=seconds)
         arms = {name: arm for name, arm in arms.items() if not chosen.only or name in chosen.only}
         name = f"time_to_quality-{seconds / 60:g}min"
-        made = {**SETTINGS, "train_digest": arrays_of(recipe).train_digest, "seconds": seconds}
+        listed = subprocess.run(
+            [python, "-m", "pip", "freeze"], stdout=subprocess.PIPE, text=True, check=True
+        )
+        made = {
+            **SETTINGS,
+            "train_digest": arrays_of(recipe).train_digest,
+            "seconds": seconds,
+            "files": _digest(SWEEP, RECIPE, Path(__file__), *sorted(PEERS.glob("*.py"))),
+            "peers": hashlib.sha256(listed.stdout.encode()).hexdigest()[:16],
+        }
         rows = Benchmark(name=name, arms=arms, made=made).run(chosen.out, range(chosen.seeds))
     print(rows[["arm", "seed", "best", "epochs"]].to_string(index=False))
     found = compared(rows)

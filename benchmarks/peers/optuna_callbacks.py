@@ -1,5 +1,8 @@
 """Optuna with KerasPruningCallback and MLflowCallback, as their documentation shows, on the guide's script.
 
+The pruner is the one that does best on recorded curves (docs/performance.md, "Search methods"): the examples' MedianPruner
+waits for five complete trials, which takes longer than a whole arm.
+
 python optuna_callbacks.py arrays.npz watch.jsonl SECONDS SEED
 """
 
@@ -46,7 +49,7 @@ def main(arrays: str, watch: str, seconds: str, seed: str) -> None:
         study = optuna.create_study(
             direction="maximize",
             sampler=optuna.samplers.TPESampler(seed=int(seed)),
-            pruner=optuna.pruners.MedianPruner(),
+            pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1),
         )
         study.enqueue_trial(GUIDE)
         study.optimize(objective, timeout=float(seconds), callbacks=[recorded])

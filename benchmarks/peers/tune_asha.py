@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,17 +56,20 @@ def trained(config: dict[str, Any]) -> None:
     )
 
 
-def main(arrays: str, watch: str, seconds: str, seed: str) -> None:
-    def space(trial: optuna.Trial) -> dict[str, Any]:
-        depth = trial.suggest_int("depth", 1, 4)
-        trial.suggest_float("learning_rate", 1e-4, 1e-2, log=True)
-        trial.suggest_float("dropout", 0.0, 0.6)
-        trial.suggest_float("strength", 0.0, 2.0)
-        trial.suggest_categorical("batch_size", [32, 64, 128, 256])
-        if depth >= 3:
-            trial.suggest_categorical("dense_units", [128, 256])
-        return {"arrays": arrays, "watch": watch, "seed": int(seed)}
+def space(fixed: dict[str, Any], trial: optuna.Trial) -> dict[str, Any]:
+    """Suggest a trial's values; answers what is the same for all. Tune pickles it, so it is no inner function."""
+    depth = trial.suggest_int("depth", 1, 4)
+    trial.suggest_float("learning_rate", 1e-4, 1e-2, log=True)
+    trial.suggest_float("dropout", 0.0, 0.6)
+    trial.suggest_float("strength", 0.0, 2.0)
+    trial.suggest_categorical("batch_size", [32, 64, 128, 256])
+    if depth >= 3:
+        trial.suggest_categorical("dense_units", [128, 256])
+    return fixed
 
+
+def main(arrays: str, watch: str, seconds: str, seed: str) -> None:
+    fixed = {"arrays": arrays, "watch": watch, "seed": int(seed)}
     os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # Ray's workers import the guide's model
     ray.init(num_cpus=len(os.sched_getaffinity(0)), include_dashboard=False, log_to_driver=False)
     with tempfile.TemporaryDirectory() as folder:
@@ -75,7 +79,11 @@ def main(arrays: str, watch: str, seconds: str, seed: str) -> None:
                 metric="val_accuracy",
                 mode="max",
                 search_alg=OptunaSearch(
-                    space, metric="val_accuracy", mode="max", seed=int(seed), points_to_evaluate=[GUIDE]
+                    partial(space, fixed),
+                    metric="val_accuracy",
+                    mode="max",
+                    seed=int(seed),
+                    points_to_evaluate=[GUIDE],
                 ),
                 scheduler=ASHAScheduler(max_t=EPOCHS, grace_period=1, reduction_factor=3),
                 num_samples=10_000,
