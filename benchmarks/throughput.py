@@ -76,8 +76,12 @@ def main() -> None:
     chosen = parser.parse_args()
     sizes = {"training.epochs": 2, "data.train_limit": 4000} if chosen.quick else {"training.epochs": 10}
     values = {"data.reference": chosen.images, "data.train_limit": 10000, **sizes}
-    # The script runs all epochs at one rate; so does Podium.
-    same = {"callbacks.early_stopping": None, "callbacks.reduce_lr_on_plateau": None}
+    # The script runs all epochs at one rate, with Keras's batch normalisation; so does Podium.
+    same = {
+        "callbacks.early_stopping": None,
+        "callbacks.reduce_lr_on_plateau": None,
+        "model.normalization_momentum": 0.99,
+    }
     recipe = read_recipe(RECIPE, {**values, **same, "precision": chosen.precision})
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
