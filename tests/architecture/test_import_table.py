@@ -50,7 +50,7 @@ LIBRARIES: dict[str, set[str]] = {
     "coordinator": set(),
     "packager": {"mlflow", "keras", "numpy", "pandas", "yaml"},
     "verification": {"mlflow", "keras", "numpy"},
-    "conversion": {"keras", "numpy", "tensorflow", "ai_edge_litert", "onnxruntime"},
+    "conversion": {"keras", "numpy", "tensorflow", "tf2onnx", "ai_edge_litert", "onnxruntime"},
     "session": {"numpy", "rich", "pandas", "pydantic", "packaging"},
     "jobs": {"rich", "pandas", "numpy", "optuna", "mlflow"},
     "cli": {"click", "rich"},

@@ -76,7 +76,30 @@ def _write_onnx(model: Any, out: Path) -> None:
     inference = Inference()
     inference(np.zeros((1, *shape), np.uint8))  # Keras refuses what was never called
     signature = [keras.InputSpec(shape=(None, *shape), dtype="uint8", name="images")]
+    _teach_erfc()
     inference.export(str(out), format="onnx", verbose=False, input_signature=signature)
+
+
+def _teach_erfc() -> None:
+    """Tell tf2onnx what TensorFlow's Erfc is, which a GELU is made of: 1 - Erf. It leaves it as it is, unknown to ONNX."""
+    import numpy as np
+    from tf2onnx import utils
+    from tf2onnx.handler import tf_op
+
+    @tf_op("Erfc")
+    class Erfc:
+        @classmethod
+        def version_9(cls, graph: Any, node: Any, **_: Any) -> None:
+            place, kind, shape = (
+                node.output[0],
+                graph.get_dtype(node.output[0]),
+                graph.get_shape(node.output[0]),
+            )
+            graph.remove_node(node.name)
+            one = graph.make_const(utils.make_name("one"), np.ones((), utils.map_onnx_to_numpy_type(kind)))
+            erf = graph.make_node("Erf", node.input, dtypes=[kind], shapes=[shape])
+            inputs = [one.output[0], erf.output[0]]
+            graph.make_node("Sub", inputs, outputs=[place], name=node.name, dtypes=[kind], shapes=[shape])
 
 
 def _write_litert(model: Any, out: Path) -> None:
