@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -14,6 +14,8 @@ from podium.recipe_sections import Plain, Settings
 When = dict[str, list[Plain]]
 # Above it not every whole number has a float of its own, which samplers compute with.
 LARGEST_INT = 2**53
+# Last parts of dotted keys that want their section beside them.
+SAYS_TOO_LITTLE = {"name", "enabled", "factor", "patience", "monitor", "method"}
 
 
 class FloatParameter(Settings):
@@ -105,6 +107,22 @@ def is_active(parameter: Parameter, chosen: Mapping[str, Any]) -> bool:
         other in chosen and any(type(v) is type(chosen[other]) and v == chosen[other] for v in values)
         for other, values in parameter.when.items()
     )
+
+
+def short_names(keys: Iterable[str]) -> dict[str, str]:
+    """Dotted keys by as few of their last parts as tell them apart and say enough."""
+    known = list(keys)
+    return {key: _shortest(key, known) for key in known}
+
+
+def _shortest(key: str, keys: Sequence[str]) -> str:
+    parts = key.split(".")
+    for first in reversed(range(len(parts))):
+        name = ".".join(parts[first:])
+        alike = sum(f".{other}".endswith(f".{name}") for other in keys)
+        if name not in SAYS_TOO_LITTLE and alike == 1:
+            return name
+    return key
 
 
 def fits(space: Mapping[str, Parameter], values: Mapping[str, Any]) -> bool:

@@ -9,8 +9,9 @@ import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
-from podium.reporting import failures, ranking, style
+from podium.reporting import failures, ranking
 from podium.reporting.sweep_record import SweepRecord
+from podium.search_space import short_names
 from podium.sweep_file import ObjectiveSettings
 
 BETTER = {"maximize": "higher is better", "minimize": "lower is better"}
@@ -78,7 +79,7 @@ def shown(sweep: SweepRecord) -> list[object]:
         return []
     found = front(sweep)
     parameters = ranking.parameters_of(found)
-    names = style.short_names(parameters)
+    names = short_names(parameters)
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title in ("trial", *(each.metric for each in sweep.objectives), "epochs", "time"):
         table.add_column(title, justify="right", no_wrap=True)

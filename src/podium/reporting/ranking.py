@@ -10,8 +10,9 @@ import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
-from podium.reporting import failures, style
+from podium.reporting import failures
 from podium.result import Goal
+from podium.search_space import short_names
 
 STATE_ORDER = {"complete": 0, "infeasible": 0.25, "pruned": 1, "running": 2}  # anything else has failed
 NOT_SET = "-"
@@ -120,7 +121,7 @@ def terminal_table(ranked: pd.DataFrame, *, metric: str, top: int | None = None)
     """The first `top` rows of a ranked table (all of them by default) for the terminal."""
     rows = ranked if top is None else ranked.head(top)
     parameters, others = parameters_of(ranked), further_objectives(ranked, metric)
-    names = style.short_names(parameters)
+    names = short_names(parameters)
     several = "sweep" in ranked.columns and ranked["sweep"].nunique() > 1
     on_front = "front" in ranked.columns
     failed = bool(rows["cause"].notna().any())

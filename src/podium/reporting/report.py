@@ -8,9 +8,10 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from podium.reporting import checks, failures, pareto, pictures, ranking, style, sweep_plots
+from podium.reporting import checks, failures, pareto, pictures, ranking, sweep_plots
 from podium.reporting.pictures import Picture
 from podium.reporting.sweep_record import SweepRecord
+from podium.search_space import short_names
 
 ROWS_SHOWN = 20
 
@@ -104,7 +105,7 @@ def _front(sweep: SweepRecord) -> dict[str, Any]:
     """The Pareto front: its table, what it is of, and its picture."""
     found = pareto.front(sweep)
     parameters = ranking.parameters_of(found)
-    names = style.short_names(parameters)
+    names = short_names(parameters)
     return {
         "heading": pareto.heading(sweep),
         "summary": pareto.summary(sweep),
@@ -124,7 +125,7 @@ def _front(sweep: SweepRecord) -> dict[str, Any]:
 def _table(table: pd.DataFrame, metric: str) -> dict[str, Any]:
     parameters, others = ranking.parameters_of(table), ranking.further_objectives(table, metric)
     on_front, failed = "front" in table.columns, bool(table["cause"].notna().any())
-    names = style.short_names(parameters)
+    names = short_names(parameters)
     several = "sweep" in table.columns
     has_finding = "finding" in table.columns
     rows = [

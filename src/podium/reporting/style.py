@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -15,7 +14,6 @@ BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PURPLE, SKY, BLACK = "#CC79A7", "#56B4E9", "#000000"
 COLOURS = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, BLACK)
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (3, 2)), "-")  # told apart in black and white
-SAYS_TOO_LITTLE = {"name", "factor", "patience", "monitor", "method"}  # of a dotted key, without its section
 GREY, DARK = "#B4B4B4", "#444444"
 # Even in lightness, and the same to colour-blind readers; the greatest value is the darkest on white.
 COLOUR_MAP, COLOUR_MAP_REVERSED = "cividis_r", "cividis"
@@ -60,17 +58,6 @@ def shortened(text: str, longest: int = 18) -> str:
         return text
     head = (longest - 1) // 2
     return f"{text[:head]}…{text[len(text) - (longest - 1 - head) :]}"
-
-
-def short_names(keys: Sequence[str]) -> dict[str, str]:
-    """Dotted keys by their last part, where that part tells them apart and says enough; else by more."""
-    last = [key.rpartition(".")[2] for key in keys]
-    names = {}
-    for key, name in zip(keys, last, strict=True):
-        if name in SAYS_TOO_LITTLE:
-            name = ".".join(key.split(".")[-2:])
-        names[key] = name if last.count(name) <= 1 else key
-    return names
 
 
 def to_png(figure: Figure) -> bytes:

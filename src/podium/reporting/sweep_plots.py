@@ -20,6 +20,7 @@ from matplotlib.ticker import MaxNLocator
 from podium.reporting import style
 from podium.reporting.axis_scale import AxisScale
 from podium.result import Goal
+from podium.search_space import short_names
 
 STATE_MARKS: dict[str, dict[str, Any]] = {  # colour and shape both tell the state
     "complete": {"color": style.BLUE, "marker": "o"},
@@ -135,7 +136,7 @@ def parallel_coordinates(
     shown = shown.sort_values("value", ascending=goal == "maximize")
     figure = style.new_figure(4.6)
     axes = figure.subplots()
-    names = style.short_names(list(parameters))
+    names = short_names(parameters)
     columns = [*parameters, metric]
     scales = [AxisScale.of(shown[f"params.{key}"], log=key in log) for key in parameters]
     scales.append(AxisScale.of(shown["value"]))
@@ -186,7 +187,7 @@ def slices(
 ) -> Figure:
     """The value against each parameter, one small picture each; later trials are darker."""
     shown = trials[trials["value"].notna() & (trials["state"] != "failed")]
-    names = style.short_names(list(parameters))
+    names = short_names(parameters)
     columns = min(3, len(parameters))
     rows = math.ceil(len(parameters) / columns)
     figure = style.new_figure(2.7 * rows + 0.3)

@@ -16,14 +16,16 @@ from podium import live
 from podium.coordinator.trial import LiveTrial
 from podium.engines.base import Outcome
 from podium.result import EpochEvent, Goal, better
+from podium.search_space import short_names
 
 STATUS_SECONDS = 1.0
 RECENT_ROWS = 8
 
 
 def short(parameters: Mapping[str, Any]) -> str:
-    """Parameters in one line: last part of each key, numbers to three digits."""
-    return " ".join(f"{key.rpartition('.')[2]}={_brief(value)}" for key, value in parameters.items())
+    """Parameters in one line: short names, numbers to three digits."""
+    names = short_names(parameters)
+    return " ".join(f"{names[key]}={_brief(value)}" for key, value in parameters.items())
 
 
 class Progress:
