@@ -33,7 +33,7 @@ EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 GOALS = (0.75, 0.80, 0.85, 0.90, 0.92)
 COMPARED = (0.75, 0.80)
 TARGET = 6.0
-# float32 as the guide trains it; bfloat16 is what `precision: auto` takes on a processor that has it.
+# float32 is the guide's; bfloat16 is what `precision: auto` takes on a processor that has it.
 BASELINES = {"baseline, float32": "float32", "baseline, bfloat16": "bfloat16"}
 
 

@@ -2,13 +2,13 @@
 
     python benchmarks/time_to_quality.py cifar10-images.zip --peers peers/bin/python [--seeds 3] [--minutes 30] [--quick]
 
-The same space (that of sweeps/cifar10.yaml), the same 10,000 training and 2,000 validation images, the same wall-clock time
-for each, on the whole machine, loading of libraries included; decoding of images is in no arm's time. Plain Optuna, Optuna
-with its two callbacks, and KerasTuner Hyperband train one trial at a time with all cores, as their documentation shows
-(on two cores two processes would get about 1.4 times as much done); Ray Tune one a core; Podium as it chooses, bfloat16
-where that is faster, where the others have float32. All begin with the guide's own configuration, which Ray's ASHA may
-stop early and Podium's pruner may not; KerasTuner takes none. Podium's default pruner was chosen on curves recorded in this
-space (docs/performance.md, "Search methods").
+The same network and space (those of sweeps/cifar10.yaml), the same 10,000 training and 2,000 validation images, the same
+wall-clock time for each, on the whole machine, loading of libraries included; decoding of images is in no arm's time.
+Plain Optuna, Optuna with its two callbacks (and Podium's pruner), and KerasTuner Hyperband train one trial at a time
+with all cores (on two cores two processes would get about 1.4 times as much done); Ray Tune one a core; Podium as it
+chooses, bfloat16 where that is faster, where the others have float32. All begin with the recipe's own configuration,
+which Ray's ASHA may stop early and Podium's pruner may not; KerasTuner takes none. Podium's default pruner was chosen on
+curves recorded in this space (docs/performance.md, "Search methods").
 The best validation accuracy so far is that of any epoch of any trial, for all arms alike. Arms and seeds that
 are in the results already are not run again. Target: 10 times sooner than plain Optuna's final best, and twice as
 soon as the best other arm. Run it from a checkout that nobody edits, on a machine that does nothing else.
@@ -57,7 +57,7 @@ SETTINGS = {"data.train_limit": 10000, "data.validation.fraction": 0.04, "traini
 
 
 def until(command: Sequence[str], seconds: float, environment: Mapping[str, str], folder: Path) -> float:
-    """Run a command, and end its whole process group when the time is up; answers when it began (Unix seconds).
+    """Run a command, and end all that it has started when the time is up; answers when it began (Unix seconds).
 
     Raises: RuntimeError with the end of its output if it fails.
     """

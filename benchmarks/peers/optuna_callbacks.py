@@ -1,7 +1,8 @@
 """Optuna with KerasPruningCallback and MLflowCallback, as their documentation shows, on the guide's script.
 
-The pruner is the one that does best on recorded curves (docs/performance.md, "Search methods"): the examples' MedianPruner
-waits for five complete trials, which takes longer than a whole arm.
+The pruner is the one that does best on recorded curves (docs/performance.md, "Search methods"), Podium's own: the examples'
+MedianPruner waits for five complete trials, which takes longer than a whole arm. KerasPruningCallback counts epochs from
+0, so it looks for the first time after the second.
 
 python optuna_callbacks.py arrays.npz watch.jsonl SECONDS SEED
 """
@@ -49,7 +50,7 @@ def main(arrays: str, watch: str, seconds: str, seed: str) -> None:
         study = optuna.create_study(
             direction="maximize",
             sampler=optuna.samplers.TPESampler(seed=int(seed)),
-            pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1),
+            pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2),
         )
         study.enqueue_trial(GUIDE)
         study.optimize(objective, timeout=float(seconds), callbacks=[recorded])

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from podium.reporting import style
 
-MISSING_HEIGHT = -0.14
+MISSING, MISSING_HEIGHT = "not set", -0.14
 FEW = 6
 SPREAD = 0.3  # of the way from place to place
 SPREAD_HEIGHT = 0.05  # of the whole axis
@@ -71,7 +71,7 @@ class AxisScale:
 
     def ticks(self, *, with_missing: bool) -> list[tuple[float, str]]:
         """Heights between 0 and 1 with their labels, few enough to be read."""
-        missing = [(MISSING_HEIGHT, "not set")] if with_missing else []
+        missing = [(MISSING_HEIGHT, MISSING)] if with_missing else []
         if self.categories:
             step = max(1, -(-len(self.categories) // 10))
             shown = list(enumerate(self.categories))[::step]
@@ -115,6 +115,14 @@ class AxisScale:
         heights = self._height(np.array(between))
         clear = [value for value, height in zip(between, heights, strict=True) if 0.08 < height < 0.92]
         return [self.low, *clear, self.high]
+
+
+def with_missing(values: pd.Series) -> pd.Series:
+    """A column whose missing values have a place of their own where the others are few that recur, else are left out."""
+    present = values.dropna()
+    if len(present) == len(values) or 2 * present.nunique() > len(present):
+        return present
+    return values.astype(object).where(values.notna(), MISSING)
 
 
 def _evenly(count: int) -> NDArray[np.float64]:

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from podium.reporting import style
-from podium.reporting.axis_scale import AxisScale
+from podium.reporting.axis_scale import AxisScale, with_missing
 from podium.result import Goal
 from podium.search_space import short_names
 
@@ -199,12 +199,13 @@ def slices(
             axes.set_visible(False)
             continue
         key = parameters[index]
-        part = shown[shown[f"params.{key}"].notna()]
-        scale = AxisScale.of(part[f"params.{key}"], log=key in log)
+        values = with_missing(shown[f"params.{key}"])
+        part = shown.loc[values.index]
+        scale = AxisScale.of(values, log=key in log)
         for state, marker in (("pruned", "v"), ("complete", "o")):
             one = part[part["state"] == state]
             dots = axes.scatter(
-                scale.spread(one[f"params.{key}"]),
+                scale.spread(values.loc[one.index]),
                 one["value"],
                 c=one["trial"],
                 norm=numbers,
