@@ -59,8 +59,8 @@ class Benchmark:
                 try:
                     values = dict(self.arms[name](seed))
                 except RuntimeError as error:
-                    failed.append(f"{name}, seed {seed}: {error}")
-                    print(failed[-1], flush=True)
+                    failed.append(f"{name}, seed {seed}")
+                    print(f"{failed[-1]}: {error}", flush=True)
                     continue
                 row = {
                     "arm": name,
@@ -167,7 +167,11 @@ def write_summary(folder: Path, name: str, content: Mapping[str, Any]) -> None:
 
 def sources_digest() -> str:
     """Digest of the program that is measured."""
-    files = sorted(Path(podium.__file__).parent.rglob("*.py"))
+    return digest(*sorted(Path(podium.__file__).parent.rglob("*.py")))
+
+
+def digest(*files: Path) -> str:
+    """Digest of files' contents, one after another."""
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 

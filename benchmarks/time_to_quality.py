@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import psutil
-from arms import Benchmark, arguments, machine, write_summary
+from arms import Benchmark, arguments, digest, machine, write_summary
 from images import PEERS, arrays_of, for_peers
 from matplotlib.axes import Axes
 
@@ -165,20 +165,18 @@ def curve(at: Sequence[float], values: Sequence[float], seconds: float) -> dict[
 
     Raises: RuntimeError if no epoch ended in time.
     """
-    if min(at) > seconds:
-        raise RuntimeError(f"the first epoch ended after {min(at):.0f} s, and the time was {seconds:.0f} s")
-    order = np.argsort(at)
-    best, rises = -np.inf, []
-    for index in order:
-        if at[index] <= seconds and values[index] > best:
-            best = float(values[index])
-            rises.append([round(float(at[index]), 1), best])
     within = [
-        [round(float(at[index]), 1), round(float(values[index]), 4)]
-        for index in order
-        if at[index] <= seconds
+        (round(float(at[index]), 1), float(values[index])) for index in np.argsort(at) if at[index] <= seconds
     ]
-    return {"best": best, "epochs": len(within), "rises": rises, "curve": within}
+    if not within:
+        raise RuntimeError(f"the first epoch ended after {min(at):.0f} s, and the time was {seconds:.0f} s")
+    best, rises = -np.inf, []
+    for when, value in within:
+        if value > best:
+            best = value
+            rises.append([when, best])
+    epochs = [[when, round(value, 4)] for when, value in within]
+    return {"best": best, "epochs": len(epochs), "rises": rises, "curve": epochs}
 
 
 def reached(rises: Sequence[Sequence[float]], value: float) -> float:
@@ -228,11 +226,6 @@ def picture(rows: pd.DataFrame, seconds: float) -> bytes:
     return to_png(figure)
 
 
-def _digest(*files: Path) -> str:
-    """Digest of what is run besides the program itself."""
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
-
-
 def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the arm that runs is ended too
     parser = arguments(__doc__ or "")
@@ -262,7 +255,7 @@ def main() -> None:
             **SETTINGS,
             "train_digest": arrays_of(recipe).train_digest,
             "seconds": seconds,
-            "files": _digest(SWEEP, RECIPE, Path(__file__), *sorted(PEERS.glob("*.py"))),
+            "files": digest(SWEEP, RECIPE, Path(__file__), *sorted(PEERS.glob("*.py"))),
             "peers": hashlib.sha256(listed.stdout.encode()).hexdigest()[:16],
         }
         rows = Benchmark(name=name, arms=arms, made=made).run(chosen.out, range(chosen.seeds))

@@ -15,7 +15,7 @@ from PIL import Image
 from rich.console import Console
 
 from podium.reporting import failures, ranking
-from podium.reporting.axis_scale import AxisScale, with_missing
+from podium.reporting.axis_scale import AxisScale, with_place_for_missing
 from podium.reporting.report import ranked, render
 from podium.reporting.sweep_plots import optimisation_history
 from podium.reporting.sweep_record import SweepRecord
@@ -378,9 +378,9 @@ def test_places_of_an_axis_are_found_again_whatever_their_types():
 
 def test_a_choice_of_nothing_has_a_place_of_its_own() -> None:
     clipped = pd.Series([None, 1.0, None, 1.0, 1.0], dtype=object)
-    shown = with_missing(clipped)
+    shown = with_place_for_missing(clipped)
     scale = AxisScale.of(shown)
     assert scale.categories == ("1", "not set")
     assert scale.coordinates(shown).tolist() == [1.0, 0.0, 1.0, 0.0, 0.0]
     # A conditional number that hardly recurs keeps its axis, and trials without it are not on it.
-    assert with_missing(pd.Series([0.1, np.nan, 0.2, 0.35])).tolist() == [0.1, 0.2, 0.35]
+    assert with_place_for_missing(pd.Series([0.1, np.nan, 0.2, 0.35])).tolist() == [0.1, 0.2, 0.35]

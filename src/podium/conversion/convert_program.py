@@ -90,16 +90,14 @@ def _teach_erfc() -> None:
     class Erfc:
         @classmethod
         def version_9(cls, graph: Any, node: Any, **_: Any) -> None:
-            place, kind, shape = (
-                node.output[0],
-                graph.get_dtype(node.output[0]),
-                graph.get_shape(node.output[0]),
-            )
+            [place] = node.output
+            kind = graph.get_dtype(place)
+            alike = {"dtypes": [kind], "shapes": [graph.get_shape(place)]}
             graph.remove_node(node.name)
             one = graph.make_const(utils.make_name("one"), np.ones((), utils.map_onnx_to_numpy_type(kind)))
-            erf = graph.make_node("Erf", node.input, dtypes=[kind], shapes=[shape])
+            erf = graph.make_node("Erf", node.input, **alike)
             inputs = [one.output[0], erf.output[0]]
-            graph.make_node("Sub", inputs, outputs=[place], name=node.name, dtypes=[kind], shapes=[shape])
+            graph.make_node("Sub", inputs, outputs=[place], name=node.name, **alike)
 
 
 def _write_litert(model: Any, out: Path) -> None:

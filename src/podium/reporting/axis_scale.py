@@ -117,7 +117,7 @@ class AxisScale:
         return [self.low, *clear, self.high]
 
 
-def with_missing(values: pd.Series) -> pd.Series:
+def with_place_for_missing(values: pd.Series) -> pd.Series:
     """A column whose missing values have a place of their own where the others are few that recur, else are left out."""
     present = values.dropna()
     if len(present) == len(values) or 2 * present.nunique() > len(present):

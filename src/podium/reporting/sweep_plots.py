@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from podium.reporting import style
-from podium.reporting.axis_scale import AxisScale, with_missing
+from podium.reporting.axis_scale import AxisScale, with_place_for_missing
 from podium.result import Goal
 from podium.search_space import short_names
 
@@ -199,7 +199,7 @@ def slices(
             axes.set_visible(False)
             continue
         key = parameters[index]
-        values = with_missing(shown[f"params.{key}"])
+        values = with_place_for_missing(shown[f"params.{key}"])
         part = shown.loc[values.index]
         scale = AxisScale.of(values, log=key in log)
         for state, marker in (("pruned", "v"), ("complete", "o")):
