@@ -1,37 +1,58 @@
-"""The guide's ideas as recipes, and their table."""
+"""Ideas as recipes that differ from one in a part, and their table."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from guide import BASELINE, IDEAS, Idea, measure, recipe_of, table
+from ablation import IDEAS as PARTS
+from ablation import recipe_of as part
+from guide import IDEAS, comparison, recipe_of
+from ideas import Idea
+
+from podium.recipe import Recipe
+
+GUIDE = comparison("digits", quick=True)
 
 
 @pytest.mark.parametrize("idea", IDEAS, ids=lambda idea: idea.name)
 def test_each_idea_is_a_recipe_that_differs_from_the_baseline_in_that_alone(idea: Idea) -> None:
-    recipe = recipe_of(idea, "digits", 2, quick=False)
-    baseline = recipe_of(IDEAS[0], "digits", 2, quick=False)
+    recipe = recipe_of(idea, 2, images="digits", quick=False)
+    baseline = recipe_of(IDEAS[0], 2, images="digits", quick=False)
     assert recipe.data == baseline.data
     assert (recipe.training.seed, recipe.callbacks.early_stopping) == (2, None)
     assert recipe.training.epochs == (15 if recipe.classical is None else 1)
-    assert (recipe == baseline) == (idea.name == BASELINE)
+    assert (recipe == baseline) == (idea == IDEAS[0])
     if idea.recipe == IDEAS[0].recipe:
-        apart = {key for key, value in recipe.flat().items() if baseline.flat().get(key) != value}
-        changed = tuple(f"{key}." for key in idea.values)
-        assert all(f"{key}.".startswith(changed) for key in apart), apart
+        assert_apart_in(idea, recipe, baseline)
+
+
+@pytest.mark.parametrize("idea", PARTS, ids=lambda idea: idea.name)
+def test_each_part_of_the_fast_recipe_is_changed_alone(idea: Idea) -> None:
+    recipe, whole = (part(each, 2, images="digits", quick=False) for each in (idea, PARTS[0]))
+    assert (recipe == whole) == (idea == PARTS[0])
+    assert_apart_in(idea, recipe, whole)
+
+
+def assert_apart_in(idea: Idea, recipe: Recipe, other: Recipe) -> None:
+    """All that an idea sets differs, and nothing else."""
+    one, two = recipe.flat(), other.flat()
+    apart = {key for key in one.keys() | two.keys() if one.get(key, "absent") != two.get(key, "absent")}
+    assert all(f"{key}.".startswith(tuple(f"{key}." for key in idea.values)) for key in apart), apart
+    assert all(any(f"{key}.".startswith(f"{each}.") for key in apart) for each in idea.values), apart
 
 
 def test_ideas_are_compared_with_the_baseline_on_the_same_seed() -> None:
     rows = pd.DataFrame(
         [
             {"arm": arm, "seed": seed, "val_accuracy": value, "seconds": 10.0}
-            for arm, values in ((BASELINE, (0.5, 0.6)), ("mixup", (0.52, 0.61)))
+            for arm, values in ((GUIDE.baseline, (0.5, 0.6)), ("mixup", (0.52, 0.61)))
             for seed, value in enumerate(values)
         ]
     )
-    *_, baseline, mixup = table(rows, IDEAS).splitlines()
+    *_, baseline, mixup = GUIDE.table(rows).splitlines()
     assert (
         baseline == "| the guide's CNN | 75 to 80 % (all images, 50 epochs) | 55.0 (50.0 to 60.0) |  | 10 |"
     )
@@ -41,9 +62,9 @@ def test_ideas_are_compared_with_the_baseline_on_the_same_seed() -> None:
 @pytest.mark.slow
 def test_what_is_measured_already_is_not_measured_again(tmp_path: Path) -> None:
     path = tmp_path / "guide.jsonl"
-    forest = [idea for idea in IDEAS if idea.name == "random forest"]
-    first = measure(forest, "digits", path, seeds=1, quick=True)
+    forest = replace(GUIDE, ideas=tuple(idea for idea in IDEAS if idea.name == "random forest"))
+    first = forest.measure(path, seeds=1)
     content = path.read_bytes()
     assert first["val_accuracy"].item() > 0.8
-    assert measure(forest, "digits", path, seeds=1, quick=True).equals(first)
+    assert forest.measure(path, seeds=1).equals(first)
     assert path.read_bytes() == content

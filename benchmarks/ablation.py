@@ -1,0 +1,97 @@
+"""What each part of fast.yaml brings: the same recipe trained with it and without it on the same seeds.
+
+    python benchmarks/ablation.py cifar10-images.zip [--seeds 3] [--only PART-OF-NAME ...] [--quick]
+
+20,000 training images, 5,000 validation images, five epochs of its schedule; two workers with one thread each. One JSON
+line a training: a killed one goes on with what is missing. Writes ablation.jsonl, ablation.md (the table of
+docs/performance.md) and ablation.png into --out.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from arms import arguments
+from ideas import Comparison, Idea
+
+from podium.recipe import Recipe, read_recipe
+
+FAST = Path(__file__).parents[1] / "experiments" / "fast.yaml"
+WARM_UP_EPOCHS = 1.15  # fast.yaml's share of its schedule
+# Other optimizers have scales of their own: a rate and a decay that such networks are trained with.
+OTHER = {"optimizer.normalization_rate": 1.0}
+
+IDEAS = (
+    Idea(name="fast.yaml", values={}),
+    Idea(name="first layer learnt, not whitened", values={"model.whitening": False}),
+    Idea(name="without identities to begin with", values={"model.initialization": "glorot"}),
+    Idea(name="offsets at the common rate", values={"optimizer.normalization_rate": 1.0}),
+    Idea(name="without lookahead", values={"optimizer.lookahead": None}),
+    Idea(name="flips by chance", values={"augmentation.alternating_flip": False}),
+    Idea(name="without label smoothing", values={"training.label_smoothing": 0.0}),
+    Idea(
+        name="cosine, not one cycle",
+        values={"optimizer.schedule.name": "cosine", "optimizer.schedule.decay_rate": 0.0},
+    ),
+    Idea(name="without shifts", values={"augmentation.shift": 0}),
+    Idea(name="without weight decay", values={"optimizer.weight_decay": 0.0}),
+    Idea(name="ReLU, not GELU", values={"model.activation": "relu"}),
+    Idea(name="SiLU, not GELU", values={"model.activation": "silu"}),
+    Idea(name="averages of normalisation 0.9, not 0.6", values={"model.normalization_momentum": 0.9}),
+    Idea(
+        name="AdamW, rate 0.003",
+        values={
+            **OTHER,
+            "optimizer.name": "adamw",
+            "optimizer.learning_rate": 0.003,
+            "optimizer.weight_decay": 0.05,
+        },
+    ),
+    Idea(
+        name="Muon, rate 0.02",
+        values={
+            **OTHER,
+            "optimizer.name": "muon",
+            "optimizer.learning_rate": 0.02,
+            "optimizer.weight_decay": 0.0,
+        },
+    ),
+)
+
+
+def recipe_of(idea: Idea, seed: int, *, images: str, quick: bool) -> Recipe:
+    """A part's recipe on a seed."""
+    values = {
+        "data.reference": images,
+        "data.train_limit": 2000 if quick else 20000,
+        "optimizer.schedule.warmup_epochs": WARM_UP_EPOCHS,
+        "training.epochs": 2 if quick else 5,
+        "training.seed": seed,
+    }
+    return read_recipe(FAST, values | idea.values)
+
+
+def comparison(images: str, *, quick: bool) -> Comparison:
+    """The table of fast.yaml's parts."""
+    return Comparison(
+        title="Parts of fast.yaml, 20,000 images, 5 epochs",
+        columns=("changed", "remark"),
+        ideas=IDEAS,
+        recipe_of=partial(recipe_of, images=images, quick=quick),
+    )
+
+
+def main() -> None:
+    parser = arguments(__doc__ or "")
+    parser.add_argument("images")
+    parser.add_argument("--only", nargs="*", default=[], help="parts of names; fast.yaml stays")
+    chosen = parser.parse_args()
+    name = "ablation-quick" if chosen.quick else "ablation"
+    comparison(chosen.images, quick=chosen.quick).only(chosen.only).run(
+        chosen.out / f"{name}.jsonl", seeds=chosen.seeds
+    )
+
+
+if __name__ == "__main__":
+    main()
