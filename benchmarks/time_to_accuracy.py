@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from arms import Benchmark, arguments, bars, machine, write_summary
+from arms import Benchmark, arguments, bars, digest, machine, write_summary
 from images import arrays_of
 
 from podium.executors.base import Attempt, Ended, EpochDone
@@ -130,7 +130,12 @@ def main() -> None:
     }
     arms = {name: arm for name, arm in arms.items() if not chosen.only or name in chosen.only}
     data = read_recipe(EXPERIMENTS / "fast.yaml", {"data.reference": chosen.images, **more})
-    made = {"train_digest": arrays_of(data).train_digest, "limit_minutes": chosen.limit_minutes, **more}
+    made = {
+        "train_digest": arrays_of(data).train_digest,
+        "recipes": digest(*(EXPERIMENTS / f"{each}.yaml" for each in ("fast", "baseline"))),
+        "limit_minutes": chosen.limit_minutes,
+        **more,
+    }
     rows = Benchmark(name=name, arms=arms, made=made).run(chosen.out, range(chosen.seeds))
     columns = [f"seconds_to_{goal:.0%}" for goal in GOALS]
     print(rows[["arm", "seed", *columns, "seconds", "best"]].to_string(index=False))
