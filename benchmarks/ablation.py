@@ -18,45 +18,41 @@ from ideas import Comparison, Idea
 from podium.recipe import Recipe, read_recipe
 
 FAST = Path(__file__).parents[1] / "experiments" / "fast.yaml"
-WARM_UP_EPOCHS = 1.15  # fast.yaml's share of its schedule
-# Other optimizers have scales of their own: a rate and a decay that such networks are trained with.
-OTHER = {"optimizer.normalization_rate": 1.0}
+WARM_UP_EPOCHS = 0.3  # fast.yaml's share of its schedule
+# airbench94's own optimizer for such a network, as far as Keras has it.
+AIRBENCH = {
+    "optimizer.name": "sgd",
+    "optimizer.learning_rate": 0.75,
+    "optimizer.momentum": 0.85,
+    "optimizer.nesterov": True,
+    "optimizer.weight_decay": 0.008,
+    "optimizer.schedule.warmup_epochs": 1.15,
+    "optimizer.schedule.decay_rate": 0.07,
+    "training.batch_size": 512,
+}
+OFFSETS = {"optimizer.normalization_rate": 64.0}
+LOOKAHEAD = {"optimizer.lookahead": {"every": 5, "keep": 0.77}}
+ADAMW = {"optimizer.name": "adamw", "optimizer.learning_rate": 0.003}
 
 IDEAS = (
     Idea(name="fast.yaml", values={}),
     Idea(name="first layer learnt, not whitened", values={"model.whitening": False}),
     Idea(name="without identities to begin with", values={"model.initialization": "glorot"}),
-    Idea(name="offsets at the common rate", values={"optimizer.normalization_rate": 1.0}),
-    Idea(name="without lookahead", values={"optimizer.lookahead": None}),
+    Idea(
+        name="SGD, batch 512, offsets at 64 times the rate, lookahead", values=AIRBENCH | OFFSETS | LOOKAHEAD
+    ),
+    Idea(name="the same, offsets at the common rate", values=AIRBENCH | LOOKAHEAD),
+    Idea(name="the same without lookahead", values=AIRBENCH | OFFSETS),
+    Idea(name="AdamW", values=ADAMW),
+    Idea(name="with lookahead", values=LOOKAHEAD),
     Idea(name="flips by chance", values={"augmentation.alternating_flip": False}),
     Idea(name="without label smoothing", values={"training.label_smoothing": 0.0}),
-    Idea(
-        name="cosine, not one cycle",
-        values={"optimizer.schedule.name": "cosine", "optimizer.schedule.decay_rate": 0.0},
-    ),
+    Idea(name="cosine, not one cycle", values={"optimizer.schedule.name": "cosine"}),
     Idea(name="without shifts", values={"augmentation.shift": 0}),
     Idea(name="without weight decay", values={"optimizer.weight_decay": 0.0}),
-    Idea(name="ReLU, not GELU", values={"model.activation": "relu"}),
-    Idea(name="SiLU, not GELU", values={"model.activation": "silu"}),
+    Idea(name="GELU, not ReLU", values={"model.activation": "gelu"}),
     Idea(name="averages of normalisation 0.9, not 0.6", values={"model.normalization_momentum": 0.9}),
-    Idea(
-        name="AdamW, rate 0.003",
-        values={
-            **OTHER,
-            "optimizer.name": "adamw",
-            "optimizer.learning_rate": 0.003,
-            "optimizer.weight_decay": 0.05,
-        },
-    ),
-    Idea(
-        name="Muon, rate 0.02",
-        values={
-            **OTHER,
-            "optimizer.name": "muon",
-            "optimizer.learning_rate": 0.02,
-            "optimizer.weight_decay": 0.0,
-        },
-    ),
+    Idea(name="residual connections", values={"model.residual": True}),
 )
 
 
@@ -76,7 +72,7 @@ def comparison(images: str, *, quick: bool) -> Comparison:
     """The table of fast.yaml's parts."""
     return Comparison(
         title="Parts of fast.yaml, 20,000 images, 5 epochs",
-        columns=("changed", "remark"),
+        heading="changed",
         ideas=IDEAS,
         recipe_of=partial(recipe_of, images=images, quick=quick),
     )

@@ -78,7 +78,8 @@ def comparison(images: str, *, quick: bool) -> Comparison:
     """The guide's table."""
     return Comparison(
         title="Ideas of the guide, 10,000 images, 15 epochs",
-        columns=("idea", "the guide says"),
+        heading="idea",
+        claims="the guide says",
         ideas=IDEAS,
         recipe_of=partial(recipe_of, images=images, quick=quick),
     )

@@ -32,11 +32,12 @@ class Idea:
 class Comparison:
     """Ideas, the first of which is what the others are compared with; `recipe_of` takes an idea and a seed.
 
-    `columns` are the headings of their names and their claims.
+    `heading` is that of their names, `claims` that of what is claimed of them.
     """
 
     title: str
-    columns: tuple[str, str]
+    heading: str
+    claims: str = ""
     ideas: tuple[Idea, ...]
     recipe_of: Callable[[Idea, int], Recipe]
 
@@ -85,11 +86,11 @@ class Comparison:
         """Markdown: mean and spread over the seeds, the difference from the first on the same seed, the fastest training."""
         values = rows.pivot_table(index="seed", columns="arm", values="val_accuracy", dropna=False)
         seconds = rows.groupby("arm")["seconds"].min()
-        first, second = self.columns
-        lines = [
-            f"| {first} | {second} | val_accuracy % (smallest to largest) | to {self.baseline}, points | seconds, fastest |",
-            "|---|---|---|---|---|",
+        headings = [
+            *(self.heading, self.claims, "val_accuracy % (smallest to largest)"),
+            *(f"to {self.baseline}, points", "seconds, fastest"),
         ]
+        lines = [headings, ["---" for _ in headings]]
         for idea in self.ideas:
             if idea.name not in values:
                 continue
@@ -100,10 +101,10 @@ class Comparison:
                 shown += f" {tried - len(found)} of {tried} failed"
             apart = (found - 100 * values[self.baseline]).dropna() if self.baseline in values else found[:0]
             difference = "" if idea.name == self.baseline or apart.empty else _difference(apart)
-            lines.append(
-                f"| {idea.name} | {idea.claim} | {shown} | {difference} | {seconds[idea.name]:.0f} |"
-            )
-        return "\n".join(lines) + "\n"
+            lines.append([idea.name, idea.claim, shown, difference, f"{seconds[idea.name]:.0f}"])
+        if not self.claims:
+            lines = [[first, *others] for first, _, *others in lines]
+        return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def row_of(idea: Idea, seed: int, trained: Trained) -> dict[str, Any]:
