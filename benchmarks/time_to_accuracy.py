@@ -3,8 +3,9 @@
     python benchmarks/time_to_accuracy.py cifar10-images.zip [--seeds 3] [--quick] [--limit-minutes 60] [--only ARM ...]
 
 CIFAR-10, JPEG copy: 45,000 training and 5,000 validation images, the whole machine for each. Seconds from handing the
-job to a warm worker: tracing, validation and checkpoints are in them. An arm that does not get there within its recipe
-or the limit counts as a lower bound, and is called so.
+job to a warm worker: tracing, validation and checkpoints are in them. fast.yaml trains its whole recipe, a baseline
+until it has passed 80 %. An arm that does not get there within its recipe or the limit counts as a lower bound, and is
+called so.
 Target: 75 and 80 % at least 6 times sooner.
 """
 
@@ -20,13 +21,15 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from arms import Benchmark, arguments, bars, digest, machine, write_summary
+from arms import Benchmark, arguments, digest, machine, write_summary
 from images import arrays_of
+from matplotlib.axes import Axes
 
 from podium.executors.base import Attempt, Ended, EpochDone
 from podium.executors.local import LocalExecutor
 from podium.executors.placement import usable_cores
 from podium.recipe import read_recipe
+from podium.reporting.style import finish, line_styles, new_figure, plain, to_png
 from podium.result import Failure, TrainingJob, Verdict
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
@@ -38,9 +41,15 @@ BASELINES = {"baseline, float32": "float32", "baseline, bfloat16": "bfloat16"}
 
 
 def curve(
-    name: str, seed: int, *, images: str, limit_seconds: float, more: Mapping[str, Any]
+    name: str,
+    seed: int,
+    *,
+    images: str,
+    limit_seconds: float,
+    until: float,
+    more: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Train a recipe; answers seconds until each goal (None: not reached), and the curve."""
+    """Train a recipe until it has passed an accuracy; answers seconds until each goal (None: not reached), and the curve."""
     values = {"data.reference": images, "training.seed": seed, **more}
     recipe = read_recipe(EXPERIMENTS / f"{name}.yaml", values)
     arrays = arrays_of(recipe)
@@ -65,8 +74,8 @@ def curve(
                 if isinstance(event, EpochDone):
                     seconds.append(round(time.perf_counter() - began, 1))
                     accuracies.append(event.epoch.metrics["val_accuracy"])
-                    late = seconds[-1] > limit_seconds
-                    executor.answer(event.key, Verdict.PRUNE if late else Verdict.CONTINUE)
+                    enough = seconds[-1] > limit_seconds or accuracies[-1] >= until
+                    executor.answer(event.key, Verdict.PRUNE if enough else Verdict.CONTINUE)
                 elif isinstance(event, Ended):
                     if isinstance(event.outcome, Failure):
                         raise RuntimeError(f"{name}: {event.outcome.message}")
@@ -110,6 +119,20 @@ def sooner(rows: pd.DataFrame, column: str, than: str) -> list[tuple[float | Non
     return found
 
 
+def picture(rows: pd.DataFrame) -> bytes:
+    """Validation accuracy against seconds: a line a seed, a colour an arm."""
+    figure = new_figure(5.0)
+    axes: Axes = figure.subplots()
+    names = list(dict.fromkeys(rows["arm"]))
+    for name, style in zip(names, line_styles(len(names)), strict=True):
+        for index, row in enumerate(rows[rows["arm"] == name].to_dict("records")):
+            label = plain(name) if index == 0 else None
+            axes.plot(row["epoch_seconds"], row["val_accuracy"], label=label, **style)
+    axes.legend(frameon=False, loc="lower right")
+    finish(axes, title="Validation accuracy of one training", x="seconds", y="val_accuracy")
+    return to_png(figure)
+
+
 def main() -> None:
     parser = arguments(__doc__ or "")
     parser.add_argument("images")
@@ -122,9 +145,9 @@ def main() -> None:
     measured = partial(curve, images=chosen.images, limit_seconds=60 * chosen.limit_minutes)
     name = "time_to_accuracy-quick" if chosen.quick else "time_to_accuracy"
     arms = {
-        "fast": partial(measured, "fast", more=more),
+        "fast": partial(measured, "fast", more=more, until=1.0),
         **{
-            name: partial(measured, "baseline", more={**more, "precision": precision})
+            name: partial(measured, "baseline", more={**more, "precision": precision}, until=max(COMPARED))
             for name, precision in BASELINES.items()
         },
     }
@@ -151,13 +174,7 @@ def main() -> None:
         )
         print(f"{goal:.0%}: times sooner than {than}, by seed: {told}; target {TARGET:.0f}")
     write_summary(chosen.out, name, {"machine": machine(), "times_sooner": found, "target": TARGET})
-    bars(
-        rows,
-        "best",
-        title="Best validation accuracy of one training (see the table for seconds)",
-        unit="val_accuracy (bar: mean, dots: seeds)",
-        path=chosen.out / f"{name}.png",
-    )
+    (chosen.out / f"{name}.png").write_bytes(picture(rows))
 
 
 if __name__ == "__main__":

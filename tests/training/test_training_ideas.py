@@ -17,6 +17,7 @@ from podium.training import augmentation, data, optimizer
 from podium.training.layers import TRAINED
 from podium.training.model import build_network, build_training_model
 from podium.training.networks import whiten
+from podium.training.optimizer_parts import KernelMuon
 from podium.training.train import train
 
 FAST: dict[str, Any] = {
@@ -245,6 +246,23 @@ def test_muon_trains_kernels_of_convolutions_as_matrices() -> None:
     # All directions are taken about equally far, whatever the gradient's sizes along them.
     sizes = np.linalg.svd(step, compute_uv=False)
     assert sizes.max() / sizes.min() < 2.0
+
+
+@pytest.mark.parametrize("shape", [(54, 16), (16, 54), (16, 16)])
+@pytest.mark.parametrize("rank", [16, 3])
+def test_muons_steps_are_keras_own(shape: tuple[int, int], rank: int) -> None:
+    draw = np.random.default_rng(0).normal
+    matrix = draw(size=(shape[0], rank)) @ draw(size=(rank, shape[1])) + 1e-4 * draw(size=shape)
+    gradient = keras.ops.convert_to_tensor(matrix.astype("float32"))
+    plain = keras.optimizers.Muon().zeropower_via_newtonschulz5(gradient, 5)
+    own = KernelMuon().zeropower_via_newtonschulz5(gradient, 5)
+    assert float(keras.ops.max(keras.ops.abs(plain))) > 0.1
+    np.testing.assert_allclose(own, plain, atol=1e-4)
+
+
+def test_muon_takes_no_step_without_a_gradient() -> None:
+    nothing = keras.ops.zeros((54, 16))
+    np.testing.assert_array_equal(KernelMuon().zeropower_via_newtonschulz5(nothing, 5), nothing)
 
 
 def test_ideas_count_as_another_program() -> None:

@@ -52,6 +52,22 @@ class KernelMuon(keras.optimizers.Muon):  # type: ignore[misc]
         update = self.lr_adjust(lr * self.zeropower_via_newtonschulz5(matrix, self.ns_steps))
         self.assign_sub(variable, ops.reshape(update, variable.shape))
 
+    def zeropower_via_newtonschulz5(self, x: Any, steps: int) -> Any:
+        """As Keras's, but iterated on the Gram matrix of the shorter side, which a kernel's other side is often nine times
+        as long as: the same polynomial in fewer operations.
+
+        x: float32 (rows, columns).
+        """
+        tall = x.shape[0] > x.shape[1]
+        scale = 1.0 / (ops.norm(x) + 1e-7)  # so that no singular value is above 1
+        gram = (ops.transpose(x) @ x if tall else x @ ops.transpose(x)) * ops.square(scale)
+        identity = ops.eye(gram.shape[0], dtype=x.dtype)
+        factor = scale * identity
+        for _ in range(steps):
+            step = self.muon_a * identity + self.muon_b * gram + self.muon_c * (gram @ gram)
+            factor, gram = step @ factor, step @ gram @ step
+        return x @ factor if tall else factor @ x
+
 
 def with_rate(kind: type, factor: float, chosen: Callable[[Any], bool]) -> type:
     """An optimizer like `kind` that trains the weights that `chosen` names at `factor` times the rate."""
