@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -40,21 +40,24 @@ class Benchmark:
     arms: Mapping[str, Arm]
     made: Mapping[str, Any]
 
-    def run(self, folder: Path, seeds: Sequence[int]) -> pd.DataFrame:
-        """Measure what `folder` lacks, arm after arm and beginning with another one for each seed.
+    def run(self, folder: Path, seeds: Sequence[int], only: Sequence[str] = ()) -> pd.DataFrame:
+        """Measure what `folder` lacks, arm after arm and beginning with another one for each seed; `only` some arms.
 
-        An arm that raises RuntimeError gets no row; the program ends with exit code 1 once all others have theirs.
+        Answers the rows of all arms. An arm that raises RuntimeError gets no row; the program ends with exit code 1 once
+        all others have theirs. All arms of a seed are measured on one processor.
         """
         path = folder / f"{self.name}.jsonl"
         folder.mkdir(parents=True, exist_ok=True)
         made = json.loads(json.dumps({**self.made, "sources": sources_digest()}))
         refuse_others(path, made)
-        done = {(row["arm"], row["seed"]) for row in rows_of(path)}
-        names, failed = list(self.arms), []
+        done = {(row["arm"], row["seed"]): row["processor"] for row in rows_of(path)}
+        names, failed, here = list(self.arms), [], processor()
         for turn, seed in enumerate(seeds):
             for name in names[turn % len(names) :] + names[: turn % len(names)]:
-                if (name, seed) in done:
+                if (name, seed) in done or (only and name not in only):
                     continue
+                if any(where != here for (_, other), where in done.items() if other == seed):
+                    sys.exit(f"{path}: seed {seed} was begun on another processor, where it has to be ended")
                 began, load = time.time(), os.getloadavg()[0]
                 try:
                     values = dict(self.arms[name](seed))
@@ -67,6 +70,7 @@ class Benchmark:
                     "seed": seed,
                     "took_seconds": round(time.time() - began, 1),
                     "load_before": load,
+                    "processor": here,
                     **values,
                     "made": made,
                 }
@@ -124,6 +128,7 @@ def machine() -> dict[str, Any]:
     versions = {name: importlib.metadata.version(name) for name in ("keras", "numpy")}
     return {
         "device": device_name(),
+        "processor": processor(),
         "cores": thread_count(),
         "python": platform.python_version(),
         **versions,
@@ -165,6 +170,17 @@ def write_summary(folder: Path, name: str, content: Mapping[str, Any]) -> None:
     (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
+def processor() -> str:
+    """Which processor this is: names alone, such as 'AMD EPYC', leave out how fast it is."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0].splitlines()
+    except OSError:
+        return platform.processor()
+    told = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    words = [told.get(key, "") for key in ("model name", "cpu family", "model", "stepping")]
+    return f"{' '.join(words)}, {os.cpu_count()} cores"
+
+
 def sources_digest() -> str:
     """Digest of the program that is measured."""
     return digest(*sorted(Path(podium.__file__).parent.rglob("*.py")))
@@ -179,9 +195,14 @@ def refuse_others(path: Path, made: Mapping[str, Any]) -> None:
     """End the program if a file holds rows of other settings, or of another program: they cannot be in one table."""
     for row in rows_of(path):
         if row.get("made") != made:
-            sys.exit(
-                f"{path} holds rows that were made otherwise. Move it away, or give another folder: --out FOLDER"
-            )
+            refuse(path)
+
+
+def refuse(path: Path) -> NoReturn:
+    """End the program: a file holds other rows."""
+    sys.exit(
+        f"{path} holds rows that were made otherwise. Move it away, or give another folder: --out FOLDER"
+    )
 
 
 def keep_row(path: Path, row: Mapping[str, Any]) -> None:

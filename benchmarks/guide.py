@@ -91,8 +91,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[], help="parts of names; the baseline stays")
     chosen = parser.parse_args()
     name = "guide-quick" if chosen.quick else "guide"
-    comparison(chosen.images, quick=chosen.quick).only(chosen.only).run(
-        chosen.out / f"{name}.jsonl", seeds=chosen.seeds
+    comparison(chosen.images, quick=chosen.quick).run(
+        chosen.out / f"{name}.jsonl", seeds=chosen.seeds, only=chosen.only
     )
 
 

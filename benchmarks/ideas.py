@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from arms import bars, keep_row, rows_of
+from arms import bars, keep_row, refuse, rows_of, sources_digest
 from images import arrays_of
 from trainings import Trained, train_here
 
 from podium.recipe import Recipe
-from podium.result import TrainingResult
+from podium.result import TrainingArrays, TrainingResult
 
 WORKERS = 2
 
@@ -46,16 +47,9 @@ class Comparison:
         """The name of the first idea."""
         return self.ideas[0].name
 
-    def only(self, parts: list[str]) -> Comparison:
-        """Those whose names contain one of the parts, and the first; all if there is no part."""
-        ideas = self.ideas[:1] + tuple(
-            idea for idea in self.ideas[1:] if not parts or any(part in idea.name for part in parts)
-        )
-        return replace(self, ideas=ideas)
-
-    def run(self, path: Path, *, seeds: int) -> None:
+    def run(self, path: Path, *, seeds: int, only: Sequence[str] = ()) -> None:
         """Measure what the file of lines lacks; print the table, and write it and its picture beside the lines."""
-        rows = self.measure(path, seeds=seeds)
+        rows = self.measure(path, seeds=seeds, only=only)
         text = self.table(rows)
         print(text)
         path.with_suffix(".md").write_text(text, encoding="utf-8")
@@ -67,20 +61,32 @@ class Comparison:
             path=path.with_suffix(".png"),
         )
 
-    def measure(self, path: Path, *, seeds: int) -> pd.DataFrame:
-        """Train what the file lacks, all ideas on one seed before the next; all rows of these ideas and seeds."""
+    def measure(self, path: Path, *, seeds: int, only: Sequence[str] = ()) -> pd.DataFrame:
+        """Train what the file lacks, all ideas on one seed before the next; all rows of these ideas and seeds.
+
+        `only`: parts of names; the first idea is trained in any case. Ends the program if the file holds a row of another
+        recipe, of other images or of another program.
+        """
         path.parent.mkdir(parents=True, exist_ok=True)
-        known = {(row["arm"], row["seed"]) for row in rows_of(path)}
+        ideas = {(idea.name, seed): idea for seed in range(seeds) for idea in self.ideas}
+        recipes = {key: self.recipe_of(idea, key[1]) for key, idea in ideas.items()}
+        arrays = arrays_of(next(iter(recipes.values())))
+        made = {key: made_of(recipe, arrays) for key, recipe in recipes.items()}
+        known = {(row["arm"], row["seed"]): row.get("made") for row in rows_of(path)}
+        if any(known[key] != made[key] for key in known.keys() & made.keys()):
+            refuse(path)
         todo = [
-            (idea, seed) for seed in range(seeds) for idea in self.ideas if (idea.name, seed) not in known
+            key
+            for key in recipes
+            if key not in known
+            and (not only or key[0] == self.baseline or any(part in key[0] for part in only))
         ]
-        if todo:
-            recipes = {number: self.recipe_of(idea, seed) for number, (idea, seed) in enumerate(todo)}
-            arrays = arrays_of(recipes[0])
-            for trained in train_here(recipes, arrays, path.with_suffix(".work"), workers=WORKERS):
-                keep_row(path, row_of(*todo[trained.number], trained))
-        names = {idea.name for idea in self.ideas}
-        return pd.DataFrame([row for row in rows_of(path) if row["arm"] in names and row["seed"] < seeds])
+        chosen = {number: recipes[key] for number, key in enumerate(todo)}
+        if chosen:
+            for trained in train_here(chosen, arrays, path.with_suffix(".work"), workers=WORKERS):
+                name, seed = key = todo[trained.number]
+                keep_row(path, {"arm": name, "seed": seed, **measurements(trained), "made": made[key]})
+        return pd.DataFrame([row for row in rows_of(path) if (row["arm"], row["seed"]) in ideas])
 
     def table(self, rows: pd.DataFrame) -> str:
         """Markdown: mean and spread over the seeds, the difference from the first on the same seed, the fastest training."""
@@ -101,19 +107,30 @@ class Comparison:
                 shown += f" {tried - len(found)} of {tried} failed"
             apart = (found - 100 * values[self.baseline]).dropna() if self.baseline in values else found[:0]
             difference = "" if idea.name == self.baseline or apart.empty else _difference(apart)
-            lines.append([idea.name, idea.claim, shown, difference, f"{seconds[idea.name]:.0f}"])
+            took = "" if pd.isna(seconds[idea.name]) else f"{seconds[idea.name]:.0f}"
+            lines.append([idea.name, idea.claim, shown, difference, took])
         if not self.claims:
             lines = [[first, *others] for first, _, *others in lines]
         return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def row_of(idea: Idea, seed: int, trained: Trained) -> dict[str, Any]:
-    """One line: the best epoch's accuracy, as a sweep counts it, and the last epoch's."""
-    row = {"arm": idea.name, "seed": seed}
+def made_of(recipe: Recipe, arrays: TrainingArrays) -> dict[str, str]:
+    """What a row depends on: the program, the images, and the rest of the recipe."""
+    settings = recipe.model_dump_json(exclude={"data"})
+    return {
+        "sources": sources_digest(),
+        "train_digest": arrays.train_digest,
+        "split_digest": arrays.split_digest,
+        "recipe": hashlib.sha256(settings.encode()).hexdigest()[:16],
+    }
+
+
+def measurements(trained: Trained) -> dict[str, Any]:
+    """The best epoch's accuracy, as a sweep counts it, the last epoch's, and the rest of a line."""
     if not isinstance(trained.outcome, TrainingResult):
-        return row | {"failed": trained.outcome.cause}
+        return {"failed": trained.outcome.cause}
     curve = [epoch.metrics["val_accuracy"] for epoch in trained.epochs]
-    return row | {
+    return {
         "val_accuracy": max(curve),
         "last_val_accuracy": curve[-1],
         "accuracy": trained.epochs[-1].metrics["accuracy"],

@@ -232,7 +232,7 @@ def main() -> None:
     parser.add_argument("images")
     parser.add_argument("--peers", type=Path, required=True, help="the Python that has the other tools")
     parser.add_argument("--minutes", type=float, default=30.0)
-    parser.add_argument("--only", nargs="*", default=[], help="arms to run")
+    parser.add_argument("--only", nargs="*", default=[], choices=[*TOOLS, PODIUM], help="arms to run")
     chosen = parser.parse_args()
     seconds = 60 * (3.0 if chosen.quick else chosen.minutes)
     python = str(chosen.peers.absolute())  # and no further: the link's target is no environment
@@ -246,7 +246,6 @@ def main() -> None:
             name: partial(other_tool, name, python=python, arrays=arrays, seconds=seconds) for name in TOOLS
         }
         arms[PODIUM] = partial(podium, images=images, seconds=seconds)
-        arms = {name: arm for name, arm in arms.items() if not chosen.only or name in chosen.only}
         name = f"time_to_quality-{seconds / 60:g}min"
         listed = subprocess.run(
             [python, "-m", "pip", "freeze"], stdout=subprocess.PIPE, text=True, check=True
@@ -258,7 +257,7 @@ def main() -> None:
             "files": digest(SWEEP, RECIPE, Path(__file__), *sorted(PEERS.glob("*.py"))),
             "peers": hashlib.sha256(listed.stdout.encode()).hexdigest()[:16],
         }
-        rows = Benchmark(name=name, arms=arms, made=made).run(chosen.out, range(chosen.seeds))
+        rows = Benchmark(name=name, arms=arms, made=made).run(chosen.out, range(chosen.seeds), chosen.only)
     print(rows[["arm", "seed", "best", "epochs"]].to_string(index=False))
     found = compared(rows)
     for arm, times in found.items():

@@ -54,6 +54,21 @@ def forget_feeds() -> None:
         tf.compat.v1.reset_default_graph()
 
 
+def has_accelerator() -> bool:
+    """Whether Keras trains on something else than the processor."""
+    import keras
+
+    if keras.config.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return bool(tf.config.list_physical_devices("GPU"))
+    if keras.config.backend() == "jax":
+        import jax
+
+        return str(jax.default_backend()) != "cpu"
+    return False
+
+
 def device_name() -> str:
     """The name of the device that Keras trains on, such as 'NVIDIA H200' or a processor's name."""
     import keras

@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from podium.recipe_sections import LookaheadSettings
+from podium.training.device import has_accelerator
 
 # Where a cycle begins, as a share of its highest rate.
 _CYCLE_START = 0.2
@@ -58,6 +59,10 @@ class KernelMuon(keras.optimizers.Muon):  # type: ignore[misc]
 
         x: float32 (rows, columns).
         """
+        if (
+            has_accelerator()
+        ):  # whose products of float32 may keep 10 bits (TF32): too few for a square's small values
+            return super().zeropower_via_newtonschulz5(x, steps)
         tall = x.shape[0] > x.shape[1]
         scale = 1.0 / (ops.norm(x) + 1e-7)  # so that no singular value is above 1
         gram = (ops.transpose(x) @ x if tall else x @ ops.transpose(x)) * ops.square(scale)
