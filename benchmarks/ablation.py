@@ -50,7 +50,7 @@ IDEAS = (
     Idea(name="without shifts", values={"augmentation.shift": 0}),
     Idea(name="without weight decay", values={"optimizer.weight_decay": 0.0}),
     Idea(name="GELU, not ReLU", values={"model.activation": "gelu"}),
-    Idea(name="averages of normalisation 0.9, not 0.6", values={"model.normalization_momentum": 0.9}),
+    Idea(name="averages of normalisation 0.6, not 0.9", values={"model.normalization_momentum": 0.6}),
     Idea(name="residual connections", values={"model.residual": True}),
 )
 
