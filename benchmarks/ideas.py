@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from arms import bars, keep_row, refuse, rows_of, sources_digest
+from arms import keep_row, refuse, rows_of, sources_digest
 from images import arrays_of
+from matplotlib.axes import Axes
 from trainings import Trained, train_here
 
 from podium.recipe import Recipe
+from podium.reporting.style import BLUE, DARK, finish, new_figure, plain, to_png
 from podium.result import TrainingArrays, TrainingResult
 
 WORKERS = 2
+INCHES_AN_IDEA = 0.28
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,13 +56,7 @@ class Comparison:
         text = self.table(rows)
         print(text)
         path.with_suffix(".md").write_text(text, encoding="utf-8")
-        bars(
-            rows,
-            "val_accuracy",
-            title=self.title,
-            unit="validation accuracy (bar: mean, dots: seeds)",
-            path=path.with_suffix(".png"),
-        )
+        path.with_suffix(".png").write_bytes(self.picture(rows))
 
     def measure(self, path: Path, *, seeds: int, only: Sequence[str] = ()) -> pd.DataFrame:
         """Train what the file lacks, all ideas on one seed before the next; all rows of these ideas and seeds.
@@ -87,6 +84,22 @@ class Comparison:
                 name, seed = key = todo[trained.number]
                 keep_row(path, {"arm": name, "seed": seed, **measurements(trained), "made": made[key]})
         return pd.DataFrame([row for row in rows_of(path) if (row["arm"], row["seed"]) in ideas])
+
+    def picture(self, rows: pd.DataFrame) -> bytes:
+        """Of each idea but the first, the difference from it on the same seed: a bar for the mean, a dot for a seed."""
+        values = 100 * rows.pivot_table(index="seed", columns="arm", values="val_accuracy")
+        names = [idea.name for idea in self.ideas[1:] if idea.name in values][::-1]
+        figure = new_figure(1.2 + INCHES_AN_IDEA * len(names))
+        axes: Axes = figure.subplots()
+        for place, name in enumerate(names):
+            apart = (values[name] - values[self.baseline]).dropna()
+            axes.barh(place, apart.mean(), color=BLUE, height=0.6)
+            axes.plot(apart, [place] * len(apart), "o", color=DARK, markersize=4)
+        axes.set_yticks(range(len(names)), [plain(name) for name in names])
+        axes.axvline(0.0, color=DARK, linewidth=1.0)
+        unit = f"points of validation accuracy to {self.baseline} (bar: mean, dots: seeds)"
+        finish(axes, title=self.title, x=plain(unit), y="")
+        return to_png(figure)
 
     def table(self, rows: pd.DataFrame) -> str:
         """Markdown: mean and spread over the seeds, the difference from the first on the same seed, the fastest training."""

@@ -86,6 +86,7 @@ def test_parts_make_a_table_without_claims_that_names_what_failed() -> None:
     )
     assert fast == "| fast.yaml | 80.0 (80.0 to 80.0) |  | 10 |"
     assert adamw == "| AdamW, rate 0.003 |  1 of 1 failed |  |  |"
+    assert parts_compared("digits", quick=True).picture(rows).startswith(b"\x89PNG")
 
 
 @pytest.mark.slow
