@@ -12,8 +12,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from arms import arguments
-from ideas import Comparison, Idea
+from ideas import Comparison, Idea, run_command
 
 from podium.recipe import Recipe, read_recipe
 
@@ -81,16 +80,5 @@ def comparison(images: str, *, quick: bool) -> Comparison:
     )
 
 
-def main() -> None:
-    parser = arguments(__doc__ or "")
-    parser.add_argument("images")
-    parser.add_argument("--only", nargs="*", default=[], help="parts of names; fast.yaml stays")
-    chosen = parser.parse_args()
-    name = "ablation-quick" if chosen.quick else "ablation"
-    comparison(chosen.images, quick=chosen.quick).run(
-        chosen.out / f"{name}.jsonl", seeds=chosen.seeds, only=chosen.only
-    )
-
-
 if __name__ == "__main__":
-    main()
+    run_command(__doc__ or "", "ablation", comparison)

@@ -22,7 +22,7 @@ import podium
 from podium.coordinator.trial import LiveTrial
 from podium.engines.base import Outcome
 from podium.engines.study import prepare_storage
-from podium.reporting.style import BLUE, DARK, finish, new_figure, plain, to_png
+from podium.reporting.style import BLUE, DARK, finish, line_styles, new_figure, plain, to_png
 from podium.result import EpochEvent
 from podium.stores import Stores
 from podium.tracking.runs import prepare_store
@@ -50,13 +50,14 @@ class Benchmark:
         folder.mkdir(parents=True, exist_ok=True)
         made = json.loads(json.dumps({**self.made, "sources": sources_digest()}))
         refuse_others(path, made)
-        done = {(row["arm"], row["seed"]): row["processor"] for row in rows_of(path)}
-        names, failed, here = list(self.arms), [], processor()
+        names, failed, here, kept = list(self.arms), [], processor(), rows_of(path)
+        done = {(row["arm"], row["seed"]) for row in kept}
+        elsewhere = {row["seed"] for row in kept if row["processor"] != here}
         for turn, seed in enumerate(seeds):
             for name in names[turn % len(names) :] + names[: turn % len(names)]:
                 if (name, seed) in done or (only and name not in only):
                     continue
-                if any(where != here for (_, other), where in done.items() if other == seed):
+                if seed in elsewhere:
                     sys.exit(f"{path}: seed {seed} was begun on another processor, where it has to be ended")
                 began, load = time.time(), os.getloadavg()[0]
                 try:
@@ -98,16 +99,42 @@ def ratio(rows: pd.DataFrame, column: str, *, of: str, to: str) -> tuple[float, 
 
 def bars(rows: pd.DataFrame, column: str, *, title: str, unit: str, path: Path) -> None:
     """A picture of one column: a bar for the mean of each arm, a dot for each seed."""
-    order = list(dict.fromkeys(rows["arm"]))[::-1]
+    order = list(dict.fromkeys(rows["arm"]))
     figure = new_figure(1.2 + INCHES_AN_ARM * len(order))
     axes: Axes = figure.subplots()
-    for place, name in enumerate(order):
-        values = rows.loc[rows["arm"] == name, column]
-        axes.barh(place, values.mean(), color=BLUE, height=0.6)
-        axes.plot(values, [place] * len(values), "o", color=DARK, markersize=4)
-    axes.set_yticks(range(len(order)), [plain(name) for name in order])
+    draw_bars(axes, {name: rows.loc[rows["arm"] == name, column] for name in order})
     finish(axes, title=title, x=unit, y="")
     path.write_bytes(to_png(figure))
+
+
+def draw_bars(axes: Axes, values: Mapping[str, pd.Series]) -> None:
+    """From top to bottom, of each name a bar for the mean and a dot for each value."""
+    names = list(values)[::-1]
+    for place, name in enumerate(names):
+        axes.barh(place, values[name].mean(), color=BLUE, height=0.6)
+        axes.plot(values[name], [place] * len(values[name]), "o", color=DARK, markersize=4)
+    axes.set_yticks(range(len(names)), [plain(name) for name in names])
+
+
+def lines(
+    rows: pd.DataFrame,
+    points: Callable[[Mapping[str, Any]], tuple[Sequence[float], Sequence[float]]],
+    *,
+    title: str,
+    steps: bool = False,
+) -> bytes:
+    """A picture of validation accuracy against seconds, `points` of a row: a line a seed, a colour an arm."""
+    figure = new_figure(5.0)
+    axes: Axes = figure.subplots()
+    drawn = "steps-post" if steps else "default"
+    names = list(dict.fromkeys(rows["arm"]))
+    for name, style in zip(names, line_styles(len(names)), strict=True):
+        for index, row in enumerate(rows[rows["arm"] == name].to_dict("records")):
+            label = plain(name) if index == 0 else None
+            axes.plot(*points(row), drawstyle=drawn, label=label, **style)
+    axes.legend(frameon=False, loc="lower right")
+    finish(axes, title=title, x="seconds", y="val_accuracy")
+    return to_png(figure)
 
 
 def arguments(text: str) -> argparse.ArgumentParser:
@@ -188,7 +215,12 @@ def sources_digest() -> str:
 
 def digest(*files: Path) -> str:
     """Digest of files' contents, one after another."""
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+    return short_digest(b"".join(file.read_bytes() for file in files))
+
+
+def short_digest(content: bytes) -> str:
+    """Enough of a SHA-256 to tell settings apart."""
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def refuse_others(path: Path, made: Mapping[str, Any]) -> None:

@@ -13,8 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from arms import arguments
-from ideas import Comparison, Idea
+from ideas import Comparison, Idea, run_command
 
 from podium.recipe import Recipe, read_recipe
 
@@ -85,16 +84,5 @@ def comparison(images: str, *, quick: bool) -> Comparison:
     )
 
 
-def main() -> None:
-    parser = arguments(__doc__ or "")
-    parser.add_argument("images")
-    parser.add_argument("--only", nargs="*", default=[], help="parts of names; the baseline stays")
-    chosen = parser.parse_args()
-    name = "guide-quick" if chosen.quick else "guide"
-    comparison(chosen.images, quick=chosen.quick).run(
-        chosen.out / f"{name}.jsonl", seeds=chosen.seeds, only=chosen.only
-    )
-
-
 if __name__ == "__main__":
-    main()
+    run_command(__doc__ or "", "guide", comparison)

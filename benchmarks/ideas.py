@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from arms import keep_row, refuse, rows_of, sources_digest
+from arms import arguments, draw_bars, keep_row, refuse, rows_of, short_digest, sources_digest
 from images import arrays_of
 from matplotlib.axes import Axes
 from trainings import Trained, train_here
 
 from podium.recipe import Recipe
-from podium.reporting.style import BLUE, DARK, finish, new_figure, plain, to_png
-from podium.result import TrainingArrays, TrainingResult
+from podium.reporting.style import DARK, finish, new_figure, plain, to_png
+from podium.result import TrainingResult
 
 WORKERS = 2
 INCHES_AN_IDEA = 0.28
@@ -68,7 +67,12 @@ class Comparison:
         ideas = {(idea.name, seed): idea for seed in range(seeds) for idea in self.ideas}
         recipes = {key: self.recipe_of(idea, key[1]) for key, idea in ideas.items()}
         arrays = arrays_of(next(iter(recipes.values())))
-        made = {key: made_of(recipe, arrays) for key, recipe in recipes.items()}
+        common = {
+            "sources": sources_digest(),
+            "train_digest": arrays.train_digest,
+            "split_digest": arrays.split_digest,
+        }
+        made = {key: {**common, "recipe": settings_digest(recipe)} for key, recipe in recipes.items()}
         known = {(row["arm"], row["seed"]): row.get("made") for row in rows_of(path)}
         if any(known[key] != made[key] for key in known.keys() & made.keys()):
             refuse(path)
@@ -87,15 +91,12 @@ class Comparison:
 
     def picture(self, rows: pd.DataFrame) -> bytes:
         """Of each idea but the first, the difference from it on the same seed: a bar for the mean, a dot for a seed."""
-        values = 100 * rows.pivot_table(index="seed", columns="arm", values="val_accuracy")
-        names = [idea.name for idea in self.ideas[1:] if idea.name in values][::-1]
-        figure = new_figure(1.2 + INCHES_AN_IDEA * len(names))
+        values = _percent(rows)
+        apart = {idea.name: self._apart(values, idea.name) for idea in self.ideas[1:] if idea.name in values}
+        shown = {name: found for name, found in apart.items() if len(found)}
+        figure = new_figure(1.2 + INCHES_AN_IDEA * len(shown))
         axes: Axes = figure.subplots()
-        for place, name in enumerate(names):
-            apart = (values[name] - values[self.baseline]).dropna()
-            axes.barh(place, apart.mean(), color=BLUE, height=0.6)
-            axes.plot(apart, [place] * len(apart), "o", color=DARK, markersize=4)
-        axes.set_yticks(range(len(names)), [plain(name) for name in names])
+        draw_bars(axes, shown)
         axes.axvline(0.0, color=DARK, linewidth=1.0)
         unit = f"points of validation accuracy to {self.baseline} (bar: mean, dots: seeds)"
         finish(axes, title=self.title, x=plain(unit), y="")
@@ -103,7 +104,7 @@ class Comparison:
 
     def table(self, rows: pd.DataFrame) -> str:
         """Markdown: mean and spread over the seeds, the difference from the first on the same seed, the fastest training."""
-        values = rows.pivot_table(index="seed", columns="arm", values="val_accuracy", dropna=False)
+        values = _percent(rows)
         seconds = rows.groupby("arm")["seconds"].min()
         headings = [
             *(self.heading, self.claims, "val_accuracy % (smallest to largest)"),
@@ -113,12 +114,12 @@ class Comparison:
         for idea in self.ideas:
             if idea.name not in values:
                 continue
-            found = 100 * values[idea.name].dropna()
+            found = values[idea.name].dropna()
             shown = f"{found.mean():.1f} ({found.min():.1f} to {found.max():.1f})" if len(found) else ""
             tried = int((rows["arm"] == idea.name).sum())
             if len(found) < tried:
                 shown += f" {tried - len(found)} of {tried} failed"
-            apart = (found - 100 * values[self.baseline]).dropna() if self.baseline in values else found[:0]
+            apart = self._apart(values, idea.name)
             difference = "" if idea.name == self.baseline or apart.empty else _difference(apart)
             took = "" if pd.isna(seconds[idea.name]) else f"{seconds[idea.name]:.0f}"
             lines.append([idea.name, idea.claim, shown, difference, took])
@@ -126,16 +127,26 @@ class Comparison:
             lines = [[first, *others] for first, _, *others in lines]
         return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
+    def _apart(self, values: pd.DataFrame, name: str) -> pd.Series:
+        """Points to the first idea on the seeds that both have."""
+        if self.baseline not in values:
+            return values[name][:0]
+        return (values[name] - values[self.baseline]).dropna()
 
-def made_of(recipe: Recipe, arrays: TrainingArrays) -> dict[str, str]:
-    """What a row depends on: the program, the images, and the rest of the recipe."""
-    settings = recipe.model_dump_json(exclude={"data"})
-    return {
-        "sources": sources_digest(),
-        "train_digest": arrays.train_digest,
-        "split_digest": arrays.split_digest,
-        "recipe": hashlib.sha256(settings.encode()).hexdigest()[:16],
-    }
+
+def settings_digest(recipe: Recipe) -> str:
+    """Digest of a recipe without its data, which have digests of their own."""
+    return short_digest(recipe.model_dump_json(exclude={"data"}).encode())
+
+
+def run_command(text: str, name: str, comparison: Callable[..., Comparison]) -> None:
+    """The command of a table. `text` is its help, `comparison` takes the images' reference and `quick`."""
+    parser = arguments(text)
+    parser.add_argument("images")
+    parser.add_argument("--only", nargs="*", default=[], help="parts of names; the first row stays")
+    chosen = parser.parse_args()
+    path = chosen.out / (f"{name}-quick.jsonl" if chosen.quick else f"{name}.jsonl")
+    comparison(chosen.images, quick=chosen.quick).run(path, seeds=chosen.seeds, only=chosen.only)
 
 
 def measurements(trained: Trained) -> dict[str, Any]:
@@ -151,6 +162,11 @@ def measurements(trained: Trained) -> dict[str, Any]:
         "seconds": round(trained.outcome.seconds, 1),
         "curve": [round(value, 4) for value in curve],
     }
+
+
+def _percent(rows: pd.DataFrame) -> pd.DataFrame:
+    """Validation accuracy in percent: a row a seed, a column an idea; NaN where a training failed."""
+    return 100 * rows.pivot_table(index="seed", columns="arm", values="val_accuracy", dropna=False)
 
 
 def _difference(apart: pd.Series) -> str:

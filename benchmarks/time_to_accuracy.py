@@ -21,15 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from arms import Benchmark, arguments, digest, machine, write_summary
+from arms import Benchmark, arguments, digest, lines, machine, write_summary
 from images import arrays_of
-from matplotlib.axes import Axes
 
 from podium.executors.base import Attempt, Ended, EpochDone
 from podium.executors.local import LocalExecutor
 from podium.executors.placement import usable_cores
 from podium.recipe import read_recipe
-from podium.reporting.style import finish, line_styles, new_figure, plain, to_png
 from podium.result import Failure, TrainingJob, Verdict
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
@@ -126,16 +124,11 @@ def sooner(rows: pd.DataFrame, column: str, than: str) -> list[tuple[float | Non
 
 def picture(rows: pd.DataFrame) -> bytes:
     """Validation accuracy against seconds: a line a seed, a colour an arm."""
-    figure = new_figure(5.0)
-    axes: Axes = figure.subplots()
-    names = list(dict.fromkeys(rows["arm"]))
-    for name, style in zip(names, line_styles(len(names)), strict=True):
-        for index, row in enumerate(rows[rows["arm"] == name].to_dict("records")):
-            label = plain(name) if index == 0 else None
-            axes.plot(row["epoch_seconds"], row["val_accuracy"], label=label, **style)
-    axes.legend(frameon=False, loc="lower right")
-    finish(axes, title="Validation accuracy of one training", x="seconds", y="val_accuracy")
-    return to_png(figure)
+    return lines(
+        rows,
+        lambda row: (row["epoch_seconds"], row["val_accuracy"]),
+        title="Validation accuracy of one training",
+    )
 
 
 def main() -> None:
@@ -165,8 +158,8 @@ def main() -> None:
     }
     rows = Benchmark(name=name, arms=arms, made=made).run(chosen.out, range(chosen.seeds), chosen.only)
     columns = [f"seconds_to_{goal:.0%}" for goal in GOALS]
-    rows = rows.reindex(columns=[*rows.columns, *(each for each in columns if each not in rows)])
-    print(rows[["arm", "seed", *columns, "seconds", "best"]].to_string(index=False, na_rep=""))
+    shown = rows.reindex(columns=["arm", "seed", *columns, "seconds", "best"])
+    print(shown.to_string(index=False, na_rep=""))
     found = {}
     for goal, than in itertools.product(COMPARED, BASELINES):
         times = sooner(rows, f"seconds_to_{goal:.0%}", than)

@@ -16,7 +16,6 @@ soon as the best other arm. Run it from a checkout that nobody edits, on a machi
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
@@ -33,12 +32,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import psutil
-from arms import Benchmark, arguments, digest, machine, write_summary
+from arms import Benchmark, arguments, digest, lines, machine, short_digest, write_summary
 from images import PEERS, arrays_of, for_peers
-from matplotlib.axes import Axes
 
 from podium.recipe import read_recipe
-from podium.reporting.style import finish, line_styles, new_figure, plain, to_png
 from podium.stores import Stores
 
 ROOT = Path(__file__).parents[1]
@@ -214,16 +211,13 @@ def times_sooner(found: Mapping[str, Sequence[float]], seconds: float) -> dict[s
 
 def picture(rows: pd.DataFrame, seconds: float) -> bytes:
     """Best so far against seconds: a line a seed, a colour an arm."""
-    figure = new_figure(5.0)
-    axes: Axes = figure.subplots()
-    names = list(dict.fromkeys(rows["arm"]))
-    for name, style in zip(names, line_styles(len(names)), strict=True):
-        for index, rises in enumerate(rows.loc[rows["arm"] == name, "rises"]):
-            at, values = zip(*[*rises, [seconds, rises[-1][1]]], strict=True)
-            axes.step(at, values, where="post", label=plain(name) if index == 0 else None, **style)
-    axes.legend(frameon=False, loc="lower right")
-    finish(axes, title="Best validation accuracy so far", x="seconds", y="val_accuracy")
-    return to_png(figure)
+
+    def points(row: Mapping[str, Any]) -> tuple[Sequence[float], Sequence[float]]:
+        rises = row["rises"]
+        at, values = zip(*[*rises, [seconds, rises[-1][1]]], strict=True)
+        return at, values
+
+    return lines(rows, points, title="Best validation accuracy so far", steps=True)
 
 
 def main() -> None:
@@ -255,7 +249,7 @@ def main() -> None:
             "train_digest": arrays_of(recipe).train_digest,
             "seconds": seconds,
             "files": digest(SWEEP, RECIPE, Path(__file__), *sorted(PEERS.glob("*.py"))),
-            "peers": hashlib.sha256(listed.stdout.encode()).hexdigest()[:16],
+            "peers": short_digest(listed.stdout.encode()),
         }
         rows = Benchmark(name=name, arms=arms, made=made).run(chosen.out, range(chosen.seeds), chosen.only)
     print(rows[["arm", "seed", "best", "epochs"]].to_string(index=False))

@@ -12,6 +12,7 @@ import keras
 
 from podium.result import EpochEvent, TrainingJob, TrainingResult, Verdict
 from podium.training import checkpoint
+from podium.training.device import has_accelerator
 from podium.training.train import train
 
 DETAIL = "calibration"
@@ -65,8 +66,4 @@ def _peak_bytes() -> int:
 
 
 def _on_gpu() -> bool:
-    if keras.config.backend() != "tensorflow":
-        return False
-    import tensorflow as tf
-
-    return bool(tf.config.list_physical_devices("GPU"))
+    return keras.config.backend() == "tensorflow" and has_accelerator()

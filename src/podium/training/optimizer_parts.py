@@ -59,9 +59,8 @@ class KernelMuon(keras.optimizers.Muon):  # type: ignore[misc]
 
         x: float32 (rows, columns).
         """
-        if (
-            has_accelerator()
-        ):  # whose products of float32 may keep 10 bits (TF32): too few for a square's small values
+        # An accelerator's products of float32 may keep 10 bits (TF32): too few for a square's small values.
+        if has_accelerator():
             return super().zeropower_via_newtonschulz5(x, steps)
         tall = x.shape[0] > x.shape[1]
         scale = 1.0 / (ops.norm(x) + 1e-7)  # so that no singular value is above 1
