@@ -77,6 +77,7 @@ class ModelSettings(Settings):
     decorrelates the training images' patches; `initialization: dirac` makes 3x3 convolutions begin as identities.
 
     `residual` adds what enters a block to what its convolutions make of it; `attention` weighs the maps of a block.
+    `test_time_flip`: a prediction is the mean of those for an image and its mirror image; a training step sees one.
     `normalization_momentum` is batch normalisation's: the share of the old moving average that each step keeps.
     `builder` names a function `package.module:function` of one's own instead; it gets `parameters`.
     """
@@ -95,6 +96,7 @@ class ModelSettings(Settings):
     whitening: bool = False
     initialization: Literal["glorot", "dirac"] = "glorot"
     normalization_momentum: Fraction = 0.99
+    test_time_flip: bool = False
     builder: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")] | None = None
     parameters: dict[str, Plain] = {}
 

@@ -14,7 +14,8 @@ from podium.recipe import Recipe
 from podium.recipe_sections import ModelSettings, OptimizerSettings
 from podium.result import TrainingArrays, Verdict
 from podium.training import augmentation, data, optimizer
-from podium.training.layers import TRAINED
+from podium.training.export import predict
+from podium.training.layers import STOCK, TRAINED, learned_weights
 from podium.training.model import build_network, build_training_model
 from podium.training.networks import whiten
 from podium.training.optimizer_parts import KernelMuon
@@ -29,6 +30,7 @@ FAST: dict[str, Any] = {
     "model.dropout": 0.0,
     "model.whitening": True,
     "model.initialization": "dirac",
+    "model.test_time_flip": True,
     "optimizer.name": "sgd",
     "optimizer.momentum": 0.85,
     "optimizer.nesterov": True,
@@ -142,6 +144,32 @@ def test_residual_blocks_and_attention_are_in_the_network() -> None:
     assert attended.count_params() - plain.count_params() == (8 * 2 + 2 + 2 * 8 + 8) + (
         16 * 4 + 4 + 4 * 16 + 16
     )
+
+
+@pytest.mark.parametrize("network", ["fast_cnn", "guide_cnn"])
+def test_a_prediction_is_the_mean_of_an_image_and_its_mirror_image(network: Any) -> None:
+    plain, flipped = (
+        ModelSettings(network=network, depth=1, filters=4, late_filters=4, dropout=0.0, test_time_flip=each)
+        for each in (False, True)
+    )
+    images = IMAGES.astype("float32") / 255
+    trained = build_network(plain, (8, 8, 3), 4, TRAINED)
+    one, other = (predict(trained, views) for views in (images, images[:, :, ::-1]))
+    assert np.abs(one - other).max() > 1e-3
+    for kinds in (TRAINED, STOCK):
+        both = build_network(flipped, (8, 8, 3), 4, kinds)
+        for weight, learned in zip(learned_weights(both), learned_weights(trained), strict=True):
+            weight.assign(learned)
+        np.testing.assert_allclose(predict(both, images), (one + other) / 2, atol=1e-6)
+
+
+def test_a_training_step_sees_one_view() -> None:
+    settings = ModelSettings(network="fast_cnn", depth=1, filters=4, late_filters=4, dropout=0.0)
+    plain = build_network(settings, (8, 8, 3), 4, TRAINED)
+    both = build_network(settings.model_copy(update={"test_time_flip": True}), (8, 8, 3), 4, TRAINED)
+    both.set_weights(plain.get_weights())
+    images = IMAGES.astype("float32") / 255
+    np.testing.assert_array_equal(both(images, training=True), plain(images, training=True))
 
 
 def test_mixed_images_have_mixed_labels_in_training_only() -> None:

@@ -18,7 +18,7 @@ POINTWISE = (
     *("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate", "Identity"),
 )  # fmt: skip
 # They move values about the image, which changes what a value sees only at its edges.
-MOVING = ("ZeroPadding2D", "Cropping2D")
+MOVING = ("ZeroPadding2D", "Cropping2D", "Flip")
 
 
 @dataclass(frozen=True, kw_only=True)

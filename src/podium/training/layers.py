@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,21 +79,65 @@ class AdjustableDropout(keras.layers.Layer):  # type: ignore[misc]
         return input_shape
 
 
+def both_views(images: Any) -> Any:
+    """Images (n, height, width, channels) and then their mirror images: (2n, height, width, channels)."""
+    return ops.concatenate([images, ops.flip(images, axis=2)], axis=0)
+
+
+def mean_of_views(probabilities: Any) -> Any:
+    """Means (n, classes) of what a network makes of both views (2n, classes)."""
+    return ops.mean(ops.reshape(probabilities, (2, -1, probabilities.shape[-1])), axis=0)
+
+
+class BothViewsAtTest(keras.layers.Layer):  # type: ignore[misc]
+    """In training images as they are, otherwise `both_views`."""
+
+    def call(self, images: Any, training: bool | None = False) -> Any:
+        return images if training else both_views(images)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return (None, *input_shape[1:])
+
+
+class MeanOfViewsAtTest(keras.layers.Layer):  # type: ignore[misc]
+    """In training probabilities as they are, otherwise `mean_of_views`."""
+
+    def call(self, probabilities: Any, training: bool | None = False) -> Any:
+        return probabilities if training else mean_of_views(probabilities)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return (None, *input_shape[1:])
+
+
 @dataclass(frozen=True, kw_only=True)
 class LayerKinds:
     """Which classes a network is built from, and whether it is for training: others get their weights from a trained one.
 
-    `backbone`: the one that was trained, whose layers a network in stock layers has again.
+    `both_views`, `mean_of_views`: what makes two views of an image, and one prediction of two. `backbone`: the one that was trained, whose layers a network in stock layers has again.
     """
 
     normalization: type
     dropout: type
+    both_views: Callable[[Any], Any]
+    mean_of_views: Callable[[Any], Any]
     trained: bool
     backbone: Any = None
 
 
-STOCK = LayerKinds(normalization=keras.layers.BatchNormalization, dropout=keras.layers.Dropout, trained=False)
-TRAINED = LayerKinds(normalization=FusedBatchNormalization, dropout=AdjustableDropout, trained=True)
+STOCK = LayerKinds(
+    normalization=keras.layers.BatchNormalization,
+    dropout=keras.layers.Dropout,
+    both_views=both_views,
+    mean_of_views=mean_of_views,
+    trained=False,
+)
+TRAINED = LayerKinds(
+    normalization=FusedBatchNormalization,
+    dropout=AdjustableDropout,
+    both_views=lambda images: BothViewsAtTest(name="both_views")(images),
+    mean_of_views=lambda probabilities: MeanOfViewsAtTest(name="mean_of_views", dtype="float32")(probabilities),
+    trained=True,
+)
 
 
 def learned_weights(network: Any) -> list[Any]:

@@ -24,7 +24,7 @@ from podium.training.model import build_network
 class NetworkSize:
     """What a network costs. `state_bytes`: weights, their gradients and the optimizer's variables.
 
-    Of one image: `activation_bytes` is the output of every layer, `multiply_adds` those of a forward pass in
+    Of one view of one image: `activation_bytes` is the output of every layer, `multiply_adds` those of a forward pass in
     layers with a kernel. Both are None where layers do not tell, as inside a subclassed keras.Model.
     """
 

@@ -33,6 +33,15 @@ def network_outputs(
 
     Raises: TrialFailed if the image is too small for `settings.depth`.
     """
+    if not settings.test_time_flip:
+        return _outputs_of_one_view(images, settings, image_shape, classes, kinds)
+    views = kinds.both_views(images)
+    return kinds.mean_of_views(_outputs_of_one_view(views, settings, image_shape, classes, kinds))
+
+
+def _outputs_of_one_view(
+    images: Any, settings: ModelSettings, image_shape: tuple[int, int, int], classes: int, kinds: LayerKinds
+) -> Any:
     if settings.network == "transfer":
         return backbone_outputs(images, settings, image_shape, classes, kinds)
     side = min(image_shape[:2])
