@@ -113,7 +113,8 @@ class MeanOfViewsAtTest(keras.layers.Layer):  # type: ignore[misc]
 class LayerKinds:
     """Which classes a network is built from, and whether it is for training: others get their weights from a trained one.
 
-    `both_views`, `mean_of_views`: what makes two views of an image, and one prediction of two. `backbone`: the one that was trained, whose layers a network in stock layers has again.
+    `both_views`, `mean_of_views`: what makes two views of an image, and one prediction of two.
+    `backbone`: the one that was trained, whose layers a network in stock layers has again.
     """
 
     normalization: type
@@ -135,7 +136,9 @@ TRAINED = LayerKinds(
     normalization=FusedBatchNormalization,
     dropout=AdjustableDropout,
     both_views=lambda images: BothViewsAtTest(name="both_views")(images),
-    mean_of_views=lambda probabilities: MeanOfViewsAtTest(name="mean_of_views", dtype="float32")(probabilities),
+    mean_of_views=lambda probabilities: MeanOfViewsAtTest(name="mean_of_views", dtype="float32")(
+        probabilities
+    ),
     trained=True,
 )
 
