@@ -9,6 +9,7 @@ from mlflow.tracking import MlflowClient
 from tracking_records import DATA, begin, epoch, record_trial, rows
 
 from podium.errors import PodiumError
+from podium.result import EpochEvent
 from podium.stores import Stores
 from podium.tracking import query
 from podium.tracking.delivery import plan
@@ -55,16 +56,15 @@ def test_a_trial_is_a_child_run_with_parameters_tags_data_and_its_whole_curve(
     assert recorder.problems == []
 
 
-def test_epochs_of_a_run_are_written_together_but_never_across_its_end() -> None:
+def test_epochs_of_a_run_are_written_together_and_with_its_end_but_never_across_it() -> None:
     kinds = [("start", "a"), ("epoch", "a"), ("epoch", "b"), ("epoch", "a"), ("end", "a"), ("start", "a")]
     kinds += [("epoch", "a"), ("epoch", "b")]
     records = [Record(sequence=n, content={"kind": k, "key": key}) for n, (k, key) in enumerate(kinds, 1)]
     steps = plan(records)
     assert [(step.kind, [record.sequence for record in step.records]) for step in steps] == [
         ("start", [1]),
-        ("epoch", [2, 4]),
         ("epoch", [3, 8]),
-        ("end", [5]),
+        ("end", [2, 4, 5]),
         ("start", [6]),
         ("epoch", [7]),
     ]
@@ -211,6 +211,53 @@ def test_what_mlflow_refuses_holds_up_nothing_and_is_named(stores: Stores, recor
     assert (found["params.good"], found["params.fine"]) == ("1", "3")
     assert "tags of run" in recorder.problems[1]
     assert recorder.run_id(1) is not None
+
+
+def test_an_end_is_on_record_even_if_its_epochs_are_refused(stores: Stores, recorder: Recorder) -> None:
+    open_parent(recorder)
+    begin(recorder, 0)
+    recorder.epoch(0, EpochEvent(epoch=1, metrics={"not/../a name": 0.5}, seconds=1.0, images=100))
+    recorder.end_run(0, status="FINISHED", metrics={"best_val_accuracy": 0.5}, tags={"podium.x": "y"})
+    assert recorder.flush(20)
+    [problem] = recorder.problems
+    assert problem.startswith("epochs of run")
+    run = client(stores).get_run(str(recorder.run_id(0)))
+    assert (run.info.status, run.data.tags["podium.x"]) == ("FINISHED", "y")
+    assert run.data.metrics == {"best_val_accuracy": 0.5}
+
+
+def test_epochs_are_on_record_even_if_their_end_is_refused(stores: Stores, recorder: Recorder) -> None:
+    open_parent(recorder)
+    begin(recorder, 0)
+    recorder.epoch(0, EpochEvent(epoch=1, metrics={"val_loss": 0.5}, seconds=1.0, images=100))
+    recorder.end_run(0, status="FINISHED", metrics={"not/../a name": 0.5}, tags={})
+    assert recorder.flush(20)
+    [problem] = recorder.problems
+    assert problem.startswith("end of run")
+    run = client(stores).get_run(str(recorder.run_id(0)))
+    assert (run.info.status, run.data.metrics["val_loss"]) == ("FINISHED", 0.5)
+
+
+def test_epochs_told_again_after_an_end_of_another_process_are_there_once(stores: Stores) -> None:
+    event = EpochEvent(epoch=1, metrics={"val_loss": 0.5}, seconds=1.0, images=100)
+    first = Recorder(stores, experiment="digits")
+    parent = open_parent(first)
+    begin(first, 0)
+    first.epoch(0, event)
+    assert first.flush(20)
+    run_id = str(first.run_id(0))
+    first.close()
+    second = Recorder(stores, experiment="digits")
+    second.reopen_parent(parent)
+    second.end_run(0, status="KILLED", metrics={}, tags={})
+    assert second.flush(20)
+    second.epoch(0, event)
+    second.end_run(0, status="FINISHED", metrics={}, tags={})
+    assert second.flush(20)
+    second.close()
+    assert rows(stores, f"select count(*) from metrics where run_uuid = '{run_id}' and key = 'val_loss'") == [
+        (1,)
+    ]
 
 
 def test_a_trial_that_never_started_has_no_run_id(recorder: Recorder) -> None:

@@ -99,7 +99,8 @@ class TrialRecords:
         self._book.start(trial.proposal, trial.recipe, trial.attempt)
         # In this order: killed between the two, the attempt before must not look as if it had brought nothing.
         self._note(trial.number, attempts.ATTEMPTS, trial.attempt)
-        self._note(trial.number, attempts.EPOCHS_BEFORE, len(trial.history))
+        if trial.history:
+            self._note(trial.number, attempts.EPOCHS_BEFORE, len(trial.history))
         # A kill between two writes leaves an epoch in full that is not yet among the study's values.
         for epoch in sorted(trial.history.keys() - self._records[trial.number].curve.keys()):
             with _study():

@@ -166,6 +166,7 @@ class OptunaEngine(RecordedEngine):
         proposal = Proposal(number=number, parameters=values)
         # Written last: a trial without it was never handed out.
         storage.set_trial_user_attr(trial_id, PROPOSAL, asdict(proposal))
+        self._record.is_new(number)
         return proposal
 
     def _sample(self, trial_id: int, number: int, attempt: int) -> dict[str, Scalar]:

@@ -150,6 +150,11 @@ class Record:
             raise SweepError(
                 f"trial {proposal.number} became {number}: another process uses study '{self.name}'."
             )
+        self.is_new(number)
+
+    def is_new(self, number: int) -> None:
+        """Take it as known that a trial, made a moment ago, is open and has no epochs."""
+        self._open[number] = set()
 
     def frozen(self) -> list[FrozenTrial]:
         """Optuna's trials in the order of their numbers. Not copies: not to be changed."""
@@ -190,14 +195,12 @@ class Record:
 
         Raises: SweepError if it has ended already.
         """
-        trial = self.get(number)
-        if trial.state.is_finished():
-            raise SweepError(f"trial {number} was told twice: it is {_STATES[trial.state]} already.")
-        told = asdict(outcome)
-        for key, value in told.pop("attributes").items():
+        if self._epochs_if_open(number) is None:
+            state = _STATES[self.get(number).state]
+            raise SweepError(f"trial {number} was told twice: it is {state} already.")
+        for key in outcome.attributes:
             _refuse_own(key)
-            self.storage.set_trial_user_attr(trial._trial_id, key, value)
-        self.storage.set_trial_user_attr(trial._trial_id, OUTCOME, told)
+        self.storage.set_trial_user_attr(self.trial_id(number), OUTCOME, asdict(outcome))
         self._open.pop(number, None)
 
     def finish(self, number: int, state: OptunaState, values: Sequence[float] | None = None) -> None:
@@ -287,7 +290,7 @@ def _trial_record(trial: FrozenTrial, study_attributes: Mapping[str, Any]) -> Tr
         values=tuple(trial.values or ()) if trial.state == OptunaState.COMPLETE else (),
         measures=told.get("measures", {}),
         feasible=all(excess <= 0.0 for excess in trial.constraints.values()),
-        attributes={**_facts(trial.user_attrs), **late},
+        attributes={**_facts(trial.user_attrs), **told.get("attributes", {}), **late},
         proposal=proposal,
     )
 

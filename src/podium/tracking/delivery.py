@@ -33,10 +33,14 @@ EPOCH_MARK = "epoch_seconds"
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """Records that are written together: one record, or several epochs of one run."""
+    """Records that are written together: one record, or several epochs of one run, with its end as the last one."""
 
-    kind: str
     records: list[Record]
+
+    @property
+    def kind(self) -> str:
+        """That of its last record."""
+        return str(self.records[-1].content["kind"])
 
     @property
     def first(self) -> int:
@@ -45,7 +49,10 @@ class Step:
 
 
 def plan(records: Iterable[Record]) -> list[Step]:
-    """Steps in order, with the epochs of a run that no other record of the run separates in one step."""
+    """Steps in order, with the epochs of a run that no other record of the run separates in one step.
+
+    An end that follows them takes them into its own.
+    """
     steps: list[Step] = []
     epochs: dict[str, Step] = {}
     for record in records:
@@ -53,13 +60,14 @@ def plan(records: Iterable[Record]) -> list[Step]:
         if kind == "epoch" and key in epochs:
             epochs[key].records.append(record)
             continue
-        step = Step(kind=kind, records=[record])
+        step = Step(records=[record])
         steps.append(step)
         if kind == "epoch":
             epochs[key] = step
-        else:
-            epochs.pop(key, None)
-    return steps
+        elif (before := epochs.pop(key, None)) is not None and kind == "end":
+            step.records[:0] = before.records
+            before.records.clear()
+    return [step for step in steps if step.records]
 
 
 class Delivery:
@@ -87,7 +95,7 @@ class Delivery:
         elif step.kind == "epoch":
             self._write_epochs(step.records)
         elif step.kind == "end":
-            self._end(record)
+            self._end(step.records)
         elif step.kind == "reopen":
             self._try("reopening the parent run", partial(self.reopen, record.content["run_id"]))
         elif step.kind == "annotate":
@@ -172,30 +180,62 @@ class Delivery:
         run_id = self._known_run(key)
         if run_id is None:
             return
-        done = self._epochs_on_record(key, run_id)
+        new = self._new_epochs(key, run_id, records)
+        self._try(f"epochs of run {run_id}", partial(self._log_epochs, key, run_id, new))
+
+    def _new_epochs(self, key: str, run_id: str, records: Sequence[Record]) -> dict[int, list[Metric]]:
+        """The metrics of those epochs that are not on record, by epoch, in order."""
+        done = self._epochs_on_record(key, run_id) if records else set()
         new = {r.content["epoch"]: r.content for r in reversed(records) if r.content["epoch"] not in done}
+        return {
+            epoch: [
+                Metric(name, value, content["time"], epoch)
+                for name, value in self._finite(key, content["metrics"], f"@{epoch}").items()
+            ]
+            for epoch, content in sorted(new.items())
+        }
+
+    def _log_epochs(
+        self,
+        key: str,
+        run_id: str,
+        new: Mapping[int, Sequence[Metric]],
+        *,
+        metrics: Sequence[Metric] = (),
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Log epochs, each as a whole; metrics and tags of the run go with the last of them."""
         batch: list[Metric] = []
-        for epoch, content in sorted(new.items()):
-            metrics = self._finite(key, content["metrics"], f"@{epoch}")
-            if len(batch) + len(metrics) > METRICS_A_BATCH:
+        for more in [*new.values(), metrics]:
+            if len(batch) + len(more) > METRICS_A_BATCH:
                 self._log(run_id, metrics=batch)
                 batch = []
-            batch += [Metric(name, value, content["time"], epoch) for name, value in metrics.items()]
-        self._try(f"epochs of run {run_id}", partial(self._log, run_id, metrics=batch))
-        done.update(new)
+            batch += more
+        self._log(run_id, metrics=batch, tags=tags)
+        if new:
+            self._epochs[key].update(new)
 
-    def _end(self, record: Record) -> None:
+    def _end(self, records: Sequence[Record]) -> None:
+        *epochs, record = records
         content = record.content
         run_id = content.get("run_id") or self._known_run(content["key"])
         if run_id is None:
             return
         key, time = content.get("key", run_id), content["time"]
         client, _ = self._open()
+        new = self._new_epochs(key, run_id, epochs)
         metrics = [Metric(k, v, time, 0) for k, v in self._finite(key, content["metrics"], "").items()]
         tags = dict(content["tags"])
         if key in self._not_finite:
             tags["podium.not_finite"] = ", ".join(self._not_finite[key])
-        self._try(f"end of run {run_id}", partial(self._log, run_id, metrics=metrics, tags=tags))
+        try:
+            self._log_epochs(key, run_id, new, metrics=metrics, tags=tags)
+        except Exception as error:
+            if is_away(error):
+                raise
+            # What is refused of the one must not take the other with it.
+            self._try(f"epochs of run {run_id}", partial(self._log_epochs, key, run_id, new))
+            self._try(f"end of run {run_id}", partial(self._log, run_id, metrics=metrics, tags=tags))
         for name, text in content["texts"].items():
             self._try(f"{name} of run {run_id}", partial(client.log_text, run_id, text, name))
         self._try(f"end of run {run_id}", partial(client.set_terminated, run_id, content["status"], time))

@@ -16,7 +16,7 @@ from podium.tracking.delivery import Delivery, Step, plan
 from podium.tracking.spool import Spool
 from podium.tracking.store import first_line, is_away
 
-SECONDS_BETWEEN_WRITES = 1.0
+SECONDS_BETWEEN_WRITES = 2.0
 FIRST_RETRY_SECONDS = 0.5
 LONGEST_RETRY_SECONDS = 30.0
 HURRIED_RETRY_SECONDS = 0.5
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class Writer:
-    """Takes records, returns at once, and writes them in order, about once a second.
+    """Takes records, returns at once, and writes them in order, every other second.
 
     `last_error` says why the store cannot be written at the moment, None if it can.
     """
