@@ -4,8 +4,8 @@
 
 CIFAR-10, JPEG copy: 45,000 training and 5,000 validation images, the whole machine for each. Seconds from handing the
 job to a warm worker: tracing, validation and checkpoints are in them. fast.yaml trains its whole recipe, and once
-more with a longer schedule, meant for 90 %; a baseline until it has passed 80 %. An arm that does not get there within its recipe or the limit counts as a lower bound, and is
-called so.
+more with a longer schedule, meant for 90 %; a baseline until it has passed 80 %. An arm that does not get there within
+its recipe or the limit counts as a lower bound, and is called so.
 Target: 75 and 80 % at least 6 times sooner, and 90 % within 45 minutes on 2 cores.
 """
 
