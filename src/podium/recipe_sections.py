@@ -146,7 +146,8 @@ class OptimizerSettings(Settings):
     """A Keras optimizer. `weight_decay` 0 and `clipnorm` null are off; `momentum` is for sgd, rmsprop and muon.
 
     `muon` takes 3x3 convolutions' kernels as matrices; all else is trained by AdamW there.
-    `normalization_rate` multiplies the rate of batch normalisation's offsets.
+    `normalization_rate` multiplies the rate of batch normalisation's offsets. `ema_momentum`: Keras's averages of weights
+    over steps; they are what is validated, chosen from and saved, and training goes on from the weights themselves.
     """
 
     name: Literal["adam", "adamw", "nadam", "sgd", "rmsprop", "muon"] = "adam"
@@ -157,6 +158,7 @@ class OptimizerSettings(Settings):
     nesterov: bool = False
     normalization_rate: Annotated[float, Field(gt=0.0, le=1000.0)] = 1.0
     lookahead: LookaheadSettings | None = None
+    ema_momentum: Fraction | None = None
     schedule: ScheduleSettings | None = None
 
 

@@ -41,7 +41,7 @@ def test_each_epoch_of_a_training_takes_its_own_order(arrays: TrainingArrays, tm
         batches=made,
         images=len(loaded.train),
         rate=optimizer.LearningRate(adam, settings, 5, 9),
-        standard=standard_callbacks(CallbackSettings(), tmp_path, "val_accuracy", "maximize"),
+        standard=standard_callbacks(CallbackSettings(), tmp_path, "val_accuracy", "maximize", averaged=False),
         folder=tmp_path,
         report=lambda event: Verdict.CONTINUE,
         resumed=None,

@@ -60,6 +60,7 @@ OTHERS: dict[str, Any] = {
     **SMALL,
     "optimizer.name": "muon",
     "optimizer.weight_decay": 0.01,
+    "optimizer.ema_momentum": 0.5,
     "augmentation.randaugment": {"num_ops": 1, "factor": 0.3},
     "callbacks.early_stopping": None,
 }
@@ -97,6 +98,27 @@ def test_training_repeats_resumes_and_is_saved_as_stock_keras(
     assert whole.model_file is not None
     saved = keras.saving.load_model(whole.model_file, safe_mode=True)
     assert saved.output_shape == (None, 10)
+
+
+@pytest.mark.slow
+def test_averages_of_weights_are_validated_and_saved_and_the_training_does_not_see_them(
+    arrays: TrainingArrays, tmp_path: Path
+) -> None:
+    settings = {**SMALL, "training.epochs": 3, "callbacks.reduce_lr_on_plateau": None}
+    found, curves = {}, {}
+    for momentum in (None, 0.0, 0.9):
+        reports = Reports()
+        job = make_job(arrays, tmp_path / str(momentum), {**settings, "optimizer.ema_momentum": momentum})
+        found[momentum] = train(job, reports)
+        curves[momentum] = [event.metrics for event in reports.events]
+    # Averages of the last weights alone are these weights.
+    assert found[0.0].final_weights_sha256 == found[None].final_weights_sha256
+    assert curves[0.0] == curves[None]
+    assert [each["loss"] for each in curves[0.9]] == [each["loss"] for each in curves[None]]
+    assert all(
+        one["val_loss"] != other["val_loss"] for one, other in zip(curves[0.9], curves[None], strict=True)
+    )
+    assert found[0.9].final_weights_sha256 != found[None].final_weights_sha256
 
 
 def test_whitened_patches_are_decorrelated() -> None:

@@ -26,15 +26,17 @@ METRICS = ("loss", "accuracy", "val_loss", "val_accuracy")
 
 @dataclass(frozen=True, kw_only=True)
 class StandardCallbacks:
-    """Keras's own, as the recipe sets them."""
+    """Keras's own, as the recipe sets them; `averaged` before them, so that they see the averages."""
 
     checkpoint: Any
     plateau: Any | None
     stopping: Any | None
+    averaged: AveragedWeights | None
 
     def as_list(self) -> list[Any]:
         """In the order in which Keras calls them."""
-        return [item for item in (self.plateau, self.stopping, self.checkpoint) if item is not None]
+        ordered = (self.averaged, self.plateau, self.stopping, self.checkpoint)
+        return [item for item in ordered if item is not None]
 
     def counters(self) -> dict[str, dict[str, float | int | None]]:
         """What they remember from epoch to epoch, weights aside."""
@@ -56,10 +58,40 @@ class StandardCallbacks:
                 setattr(callback, key, value)
         if self.stopping is not None and state.stopping is not None:
             self.stopping.best_weights = state.stopping.weights
+        if self.averaged is not None:
+            self.averaged.in_model = True
+
+
+class AveragedWeights(keras.callbacks.Callback):  # type: ignore[misc]
+    """From each validation until the next epoch the model has the optimizer's averages for weights, and the optimizer
+    has the weights.
+
+    Not Keras's SwapEMAWeights: it swaps by adding and subtracting, which changes both.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.in_model = False
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        self._swap()
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        if self.in_model:
+            self._swap()
+
+    def _swap(self) -> None:
+        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
+        pairs = zip(optimizer._trainable_variables, optimizer._model_variables_moving_average, strict=True)
+        for weight, average in pairs:
+            [held] = _copies([weight])
+            weight.assign(average)
+            average.assign(held)
+        self.in_model = not self.in_model
 
 
 def standard_callbacks(
-    settings: CallbackSettings, folder: Path, metric: str, goal: Goal
+    settings: CallbackSettings, folder: Path, metric: str, goal: Goal, *, averaged: bool
 ) -> StandardCallbacks:
     """ReduceLROnPlateau, EarlyStopping and ModelCheckpoint (weights of the best epoch by `metric`)."""
     plateau = stopping = None
@@ -85,7 +117,12 @@ def standard_callbacks(
         save_best_only=True,
         save_weights_only=True,
     )
-    return StandardCallbacks(checkpoint=saved, plateau=plateau, stopping=stopping)
+    return StandardCallbacks(
+        checkpoint=saved,
+        plateau=plateau,
+        stopping=stopping,
+        averaged=AveragedWeights() if averaged else None,
+    )
 
 
 @dataclass(kw_only=True)

@@ -51,6 +51,8 @@ def _chosen(
         "clipnorm": settings.clipnorm,
         "weight_decay": settings.weight_decay or None,
     }
+    if settings.ema_momentum is not None:
+        common |= {"use_ema": True, "ema_momentum": settings.ema_momentum}
     own: dict[str, Any] = {}
     match settings.name:
         case "adam":

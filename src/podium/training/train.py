@@ -137,7 +137,8 @@ def _prepare(
     if job.recipe.model.whitening and job.recipe.model.builder is None:
         whiten(program.network, arrays.images[arrays.whitened])
     _write_text(job.folder / SUMMARY_FILE, program.summary)
-    standard = standard_callbacks(job.recipe.callbacks, job.folder, job.metric, job.goal)
+    averaged = job.recipe.optimizer.ema_momentum is not None
+    standard = standard_callbacks(job.recipe.callbacks, job.folder, job.metric, job.goal, averaged=averaged)
     loop = EpochLoop(
         batches=batches,
         images=len(arrays.train),
