@@ -49,7 +49,8 @@ IDEAS = (
     Idea(name="without shifts", values={"augmentation.shift": 0}),
     Idea(name="without weight decay", values={"optimizer.weight_decay": 0.0}),
     Idea(name="GELU, not ReLU", values={"model.activation": "gelu"}),
-    Idea(name="averages of normalisation 0.6, not 0.9", values={"model.normalization_momentum": 0.6}),
+    Idea(name="without averages of weights", values={"optimizer.ema_momentum": None}),
+    Idea(name="averages of normalisation 0.6, not 0.95", values={"model.normalization_momentum": 0.6}),
     Idea(name="predictions from one view", values={"model.test_time_flip": False}),
     Idea(name="residual connections", values={"model.residual": True}),
 )

@@ -146,7 +146,7 @@ def main() -> None:
     parser.add_argument("--limit-minutes", type=float, default=60.0)
     parser.add_argument("--only", nargs="*", default=[], choices=[FAST, LONG, *BASELINES], help="arms to run")
     chosen = parser.parse_args()
-    more: dict[str, Any] = {"data.validation.seed": 1}  # fast.yaml's schedule was chosen on the recipe's own
+    more: dict[str, Any] = {"data.validation.seed": 2}  # fast.yaml was chosen on 0 and 1
     if chosen.quick:
         more |= {"training.epochs": 3, "data.train_limit": 5000}
     measured = partial(curve, images=chosen.images, limit_seconds=60 * chosen.limit_minutes)

@@ -185,6 +185,13 @@ def test_a_prediction_is_the_mean_of_an_image_and_its_mirror_image(network: Any)
         np.testing.assert_allclose(predict(both, images), (one + other) / 2, atol=1e-6)
 
 
+def test_a_network_of_two_views_is_named_the_same_whatever_was_built_before() -> None:
+    settings = ModelSettings(depth=1, filters=2, test_time_flip=True)
+    one, other = (build_network(settings, (8, 8, 3), 4).get_config() for _ in range(2))
+    assert one == other
+    assert one["layers"][1]["name"] == "mirror_image"
+
+
 def test_a_training_step_sees_one_view() -> None:
     settings = ModelSettings(network="fast_cnn", depth=1, filters=4, late_filters=4, dropout=0.0)
     plain = build_network(settings, (8, 8, 3), 4, TRAINED)

@@ -88,7 +88,11 @@ def test_a_trial_of_the_same_shape_is_not_traced_again(
     assert later == [first, first]
 
 
-@pytest.mark.parametrize("first", [BASE, DECAYED], ids=["adam", "adamw, cosine, decay"])
+@pytest.mark.parametrize(
+    "first",
+    [BASE, DECAYED, {**BASE, "optimizer.ema_momentum": 0.9}],
+    ids=["adam", "adamw, cosine, decay", "averages"],
+)
 def test_a_warm_worker_trains_to_the_bit_what_a_cold_one_does(
     arrays: TrainingArrays, tmp_path: Path, first: dict[str, Any]
 ) -> None:
@@ -120,6 +124,8 @@ def test_what_numbers_alone_change_is_one_program_and_the_rest_is_another() -> N
         {"optimizer.name": "sgd"},
         {"optimizer.weight_decay": 0.1},
         {"optimizer.clipnorm": 1.0},
+        {"optimizer.ema_momentum": 0.9},
+        {"model.test_time_flip": True},
     ]
     signatures = [setting({**BASE, **values}).signature() for values in others]
     assert len({base, *signatures}) == len(others) + 1

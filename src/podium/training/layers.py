@@ -81,12 +81,21 @@ class AdjustableDropout(keras.layers.Layer):  # type: ignore[misc]
 
 def both_views(images: Any) -> Any:
     """Images (n, height, width, channels) and then their mirror images: (2n, height, width, channels)."""
-    return ops.concatenate([images, ops.flip(images, axis=2)], axis=0)
+    mirrored = _named("mirror_image", ops.flip(images, axis=2))
+    return _named("both_views", ops.concatenate([images, mirrored], axis=0))
 
 
 def mean_of_views(probabilities: Any) -> Any:
     """Means (n, classes) of what a network makes of both views (2n, classes)."""
-    return ops.mean(ops.reshape(probabilities, (2, -1, probabilities.shape[-1])), axis=0)
+    views = _named("by_view", ops.reshape(probabilities, (2, -1, probabilities.shape[-1])))
+    return _named("mean_of_views", ops.mean(views, axis=0))
+
+
+def _named(name: str, made: Any) -> Any:
+    """What an operation made; as a part of a network it has this name, and not one that counts what was built before."""
+    if isinstance(made, keras.KerasTensor):
+        made._keras_history.operation.name = name
+    return made
 
 
 class BothViewsAtTest(keras.layers.Layer):  # type: ignore[misc]
