@@ -65,7 +65,7 @@ def recipe_of(idea: Idea, seed: int, *, images: str, quick: bool) -> Recipe:
     values = {
         "data.reference": images,
         "data.train_limit": 2000 if quick else 20000,
-        "optimizer.schedule.warmup_epochs": round(schedule.warmup_epochs * epochs / fast.training.epochs, 1),
+        "optimizer.schedule.warmup_epochs": round(schedule.warmup_epochs * epochs / fast.training.epochs, 3),
         "training.epochs": epochs,
         "training.seed": seed,
     }
