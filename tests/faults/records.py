@@ -44,7 +44,8 @@ class Trial:
 
     @property
     def result(self) -> dict[str, Any]:
-        return dict(json.loads(self.facts.get("result") or "{}"))
+        told = self.facts.get("podium.outcome") or {}
+        return dict(json.loads(told.get("attributes", {}).get("result") or "{}"))
 
 
 @dataclass
