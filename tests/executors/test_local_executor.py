@@ -35,11 +35,11 @@ def submit(executor: LocalExecutor, key: str, folder: Path, **settings: Any) -> 
     executor.submit(Attempt(key=key, job=toy_job(folder, **settings)))
 
 
-def finish(executor: LocalExecutor) -> list[Event]:
-    """Events up to the first end, with every epoch answered."""
+def finish(executor: LocalExecutor, ends: int = 1) -> list[Event]:
+    """Events up to that many ends, which may come together, with every epoch answered."""
     events: list[Event] = []
     deadline = time.monotonic() + 20
-    while not any(isinstance(event, Ended) for event in events):
+    while sum(isinstance(event, Ended) for event in events) < ends:
         assert time.monotonic() < deadline, events
         more = executor.events(0.5)
         events += more
@@ -220,8 +220,7 @@ def test_workers_are_pinned_to_their_share_of_the_cores(make_local: Make, tmp_pa
     wait_for_free(executor, 2)
     for name in ("a", "b"):
         submit(executor, name, tmp_path / name)
-    for _ in range(2):
-        finish(executor)
+    finish(executor, ends=2)
     shares = [facts_in(tmp_path / name)["cores"] for name in ("a", "b")]
     if len(cores) > 1:
         assert sorted(shares[0] + shares[1]) == cores

@@ -98,21 +98,15 @@ def _named(name: str, made: Any) -> Any:
     return made
 
 
-class BothViewsAtTest(keras.layers.Layer):  # type: ignore[misc]
-    """In training images as they are, otherwise `both_views`."""
+class AtTest(keras.layers.Layer):  # type: ignore[misc]
+    """In training the inputs as they are, otherwise what a function makes of them; it may change their number alone."""
 
-    def call(self, images: Any, training: bool | None = False) -> Any:
-        return images if training else both_views(images)
+    def __init__(self, function: Callable[[Any], Any], *, dtype: str | None = None) -> None:
+        super().__init__(name=function.__name__, dtype=dtype)
+        self._function = function
 
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        return (None, *input_shape[1:])
-
-
-class MeanOfViewsAtTest(keras.layers.Layer):  # type: ignore[misc]
-    """In training probabilities as they are, otherwise `mean_of_views`."""
-
-    def call(self, probabilities: Any, training: bool | None = False) -> Any:
-        return probabilities if training else mean_of_views(probabilities)
+    def call(self, inputs: Any, training: bool | None = False) -> Any:
+        return inputs if training else self._function(inputs)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (None, *input_shape[1:])
@@ -144,10 +138,8 @@ STOCK = LayerKinds(
 TRAINED = LayerKinds(
     normalization=FusedBatchNormalization,
     dropout=AdjustableDropout,
-    both_views=lambda images: BothViewsAtTest(name="both_views")(images),
-    mean_of_views=lambda probabilities: MeanOfViewsAtTest(name="mean_of_views", dtype="float32")(
-        probabilities
-    ),
+    both_views=lambda images: AtTest(both_views)(images),
+    mean_of_views=lambda probabilities: AtTest(mean_of_views, dtype="float32")(probabilities),
     trained=True,
 )
 

@@ -137,7 +137,7 @@ def _train_on(model: Any, arrays: Any, recipe: Recipe, epochs: int) -> None:
         update={
             "schedule": ScheduleSettings(name="cosine", decay_rate=0.0),
             "lookahead": None,  # its slow weights come after the masks
-            "ema_momentum": None,
+            "ema_momentum": None,  # nothing here puts its averages into the network
         }
     )
     batches = training_batches(arrays, recipe)
