@@ -141,7 +141,7 @@ test: setup-dev  ## Check types, style and behaviour.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 clean:  ## Remove what Podium generated here: mlruns (asks first), caches, .venv.
 	@read -r -p "Remove .venv, caches and every recorded run under mlruns/? [y/N] " answer && [ "$$answer" = y ]

@@ -28,4 +28,4 @@ def test_records_that_do_not_reach_mlflow_are_an_error_that_says_where_they_are(
         with pytest.raises(PodiumError, match="1 records are not in MLflow yet") as away:
             hands.deliver(1.0)
         assert "spool" in str(away.value.remedy)
-        recorder.close()
+        recorder.close(1.0)
