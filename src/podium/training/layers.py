@@ -73,7 +73,9 @@ class AdjustableDropout(keras.layers.Layer):  # type: ignore[misc]
         drawn = keras.random.uniform(ops.shape(inputs), seed=self.seed_generator, dtype="float32")
         rate = ops.convert_to_tensor(self.rate_in_use)
         scaled = inputs * ops.cast(1.0 / (1.0 - rate), inputs.dtype)
-        return ops.where(drawn >= rate, scaled, ops.zeros_like(scaled))
+        # As Keras's own dropout has it, so that the same seed drops the same units.
+        kept = drawn >= rate if keras.config.backend() == "tensorflow" else drawn < 1.0 - rate
+        return ops.where(kept, scaled, ops.zeros_like(scaled))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return input_shape

@@ -113,7 +113,7 @@ def with_lookahead(kind: type, settings: LookaheadSettings, total_steps: int) ->
             keep = ops.where(ops.less_equal(self._iterations, settings.every), 0.0, keep)
             for variable, slow in zip(self._trainable_variables, self._slow, strict=True):
                 merged = slow * keep + variable * (1.0 - keep)
-                slow.assign(ops.where(due, merged, slow))
-                variable.assign(ops.where(due, merged, variable))
+                slow.assign(ops.where(due, merged, slow.value))
+                variable.assign(ops.where(due, merged, variable.value))
 
     return Slowed
