@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from podium.coordinator.trial import Plan, attempt_folder
@@ -29,6 +29,14 @@ def history(record: TrialRecord) -> dict[int, EpochEvent]:
     """The epochs that the study has in full, by number, whichever attempt trained them."""
     events = [EpochEvent(**each) for each in json.loads(str(record.attributes.get(HISTORY) or "[]"))]
     return {event.epoch: event for event in events}
+
+
+def without_old_epochs(record: TrialRecord) -> TrialRecord:
+    """The record, without its epochs if the trial has ended: nothing asks for them again, and trials may be thousands."""
+    if record.state == "running":
+        return record
+    attributes = {key: value for key, value in record.attributes.items() if key != HISTORY}
+    return replace(record, curve={}, attributes=attributes)
 
 
 def history_text(events: Mapping[int, EpochEvent]) -> str:

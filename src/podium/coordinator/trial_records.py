@@ -29,8 +29,9 @@ class TrialRecords:
         self._book = Bookkeeper(recorder, plan)
         self._plan = plan
         with _study():
-            self._records = {record.number: record for record in engine.trials()}
-        self.epochs = sum(len(attempts.history(record)) for record in self._records.values())
+            records = engine.trials()
+        self.epochs = sum(len(attempts.history(record)) for record in records)
+        self._records = {record.number: attempts.without_old_epochs(record) for record in records}
         self._finished: dict[str, TrialRecord] = {}
         for record in self._records.values():
             self._note_finished(record)
@@ -128,9 +129,9 @@ class TrialRecords:
         with _study():
             self._engine.tell(trial.number, outcome)
             record = self._engine.trial(trial.number)
-        self._records[trial.number] = record
-        self._note_finished(record)
         self._book.end(record)
+        record = self._records[trial.number] = attempts.without_old_epochs(record)
+        self._note_finished(record)
         attempts.drop_checkpoints(self._plan, record, planned_epochs=trial.recipe.training.epochs)
 
     def interrupted(self, trial: LiveTrial) -> None:

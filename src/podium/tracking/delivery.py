@@ -239,6 +239,7 @@ class Delivery:
         for name, text in content["texts"].items():
             self._try(f"{name} of run {run_id}", partial(client.log_text, run_id, text, name))
         self._try(f"end of run {run_id}", partial(client.set_terminated, run_id, content["status"], time))
+        self._epochs.pop(key, None)  # read again should it be taken up once more
 
     def _log(
         self, run_id: str, *, metrics: Sequence[Metric] = (), tags: Mapping[str, str] | None = None
