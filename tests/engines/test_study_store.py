@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -88,6 +89,30 @@ def test_another_list_for_the_same_study_is_refused(url: str) -> None:
     first.close()
     with pytest.raises(SweepError, match=r"trial 0 of study 'confirm' was .*'model.depth': 2"):
         ListedEngine(LIST[1:], study_name="confirm", study_url=url)
+
+
+@pytest.mark.parametrize(
+    "engine",
+    [
+        {"name": "optuna", "sampler": "random", "pruner": "none", "seed": 1},
+        {"name": "listed", "trials": [{"model.depth": 1}, {"model.depth": 2}]},
+    ],
+    ids=lambda engine: engine["name"],
+)
+def test_a_trial_that_another_process_makes_meanwhile_is_noticed(
+    tmp_path: Path, engine: dict[str, Any]
+) -> None:
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    sweep = toy_sweep(tmp_path, engine)
+    prepare_storage(url)
+    own = toy_engine(sweep, url=url)
+    play(own, 1)
+    other = toy_engine(sweep, url=url, create=False)
+    play(other, 1)
+    with pytest.raises(SweepError, match="another process uses study 'toy'"):
+        own.ask()
+    own.close()
+    other.close()
 
 
 def test_a_list_without_a_store_lives_in_memory() -> None:

@@ -66,7 +66,7 @@ class KerasTunerEngine(RecordedEngine):
 
     def ask(self) -> Proposal | Wait | Done:
         """The next configuration; Wait where the Oracle needs another result first."""
-        number = len(self._record.frozen())
+        number = self._record.next_number
         if number not in self._ids:
             if number < len(self._given):
                 self._add_given(number)

@@ -46,7 +46,7 @@ class ListedEngine(RecordedEngine):
 
     def ask(self) -> Proposal | Done:
         """The next of the list."""
-        number = len(self._record.frozen())
+        number = self._record.next_number
         if number >= len(self._proposals):
             return Done(f"all {len(self._proposals)} of the list are handed out")
         proposal = Proposal(number=number, parameters=self._proposals[number], epochs=self._epochs)

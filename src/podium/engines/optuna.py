@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -13,7 +12,6 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.pruners import _filter_study
 from optuna.samplers import BaseSampler, RandomSampler
-from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from podium.engines.base import Done, Outcome, Proposal, Scalar, Wait
@@ -68,27 +66,25 @@ class OptunaEngine(RecordedEngine):
         self._grid = first if isinstance(first, SpaceGrid) else None
         self._pruner = make_pruner(settings, epochs=epochs)
         self._study = self._record.study(first, self._pruner)
+        # A trial that was made for a proposal and not handed out, if there is one: a kill may leave it.
+        self._unproposed = self._torn()
 
     def ask(self) -> Proposal | Wait | Done:
         """The next configuration; a proposal that a kill cut short is made again under its number."""
-        trials = self._record.frozen()
-        last = trials[-1] if trials else None
-        torn = last is not None and last.state == OptunaState.RUNNING and PROPOSAL not in last.user_attrs
-        number = len(trials) - 1 if torn else len(trials)
+        number = self._record.next_number if self._unproposed is None else self._unproposed
         if number < len(self._given):
             return self._start_given(number)
         sampler = self._sampler(number, 0)
         if isinstance(sampler, SpaceGrid) and sampler.next_id(self._study) is None:
             return Done("every point of the grid has been proposed")
-        if torn and last is not None:
-            trial_id = last._trial_id
-        else:
-            trial_id = self._record.storage.create_new_trial(self._record.study_id)
+        if self._unproposed is None:
+            self._unproposed = self._record.make()
         for attempt in range(ALL_ATTEMPTS):
-            values = self._sample(trial_id, number, attempt)
+            values = self._sample(number, attempt)
             if point_key(values) not in self._failed:
-                return self._propose(trial_id, number, values)
+                return self._propose(number, values)
         self._record.finish(number, OptunaState.FAIL)
+        self._unproposed = None
         return Done("every configuration that the sampler still proposes has failed before")
 
     def report(self, number: int, epoch: int, value: float) -> bool:
@@ -122,6 +118,13 @@ class OptunaEngine(RecordedEngine):
         self._record.study(self._sampler(number, 0), self._pruner).tell(number, values, state)
         if outcome.state == "failed":
             self._failed.add(point_key(self._record.parameters(number)))
+
+    def _torn(self) -> int | None:
+        trials = self._record.frozen()
+        last = trials[-1] if trials else None
+        if last is None or last.state != OptunaState.RUNNING or PROPOSAL in last.user_attrs:
+            return None
+        return last.number
 
     def _start_given(self, number: int) -> Proposal:
         """One of the first trials. The sampler learns from it only if it is a point of the space."""
@@ -158,24 +161,24 @@ class OptunaEngine(RecordedEngine):
         elif MEMORY in self._record.get(number).constraints:
             self._record.constrain(number, MEMORY, 0.0)  # an end that a kill cut short had set it
 
-    def _propose(self, trial_id: int, number: int, values: dict[str, Scalar]) -> Proposal:
-        storage = self._record.storage
+    def _propose(self, number: int, values: dict[str, Scalar]) -> Proposal:
+        storage, trial_id = self._record.storage, self._record.trial_id(number)
         for key, value in values.items():
             choice = self._distributions[key]
             storage.set_trial_param(trial_id, key, choice.to_internal_repr(value), choice)
         proposal = Proposal(number=number, parameters=values)
         # Written last: a trial without it was never handed out.
         storage.set_trial_user_attr(trial_id, PROPOSAL, asdict(proposal))
-        self._record.is_new(number)
+        self._unproposed = None
         return proposal
 
-    def _sample(self, trial_id: int, number: int, attempt: int) -> dict[str, Scalar]:
+    def _sample(self, number: int, attempt: int) -> dict[str, Scalar]:
         """Ask the sampler as optuna.Trial does, but keep nothing: what is refused must leave no trace."""
         sampler = self._sampler(number, attempt)
-        blank = self._blank(trial_id)
+        blank = optuna.trial.create_trial(state=OptunaState.RUNNING)  # what a kill left in it does not count
+        blank.number, blank._trial_id = number, self._record.trial_id(number)
         study = _filter_study(self._record.study(sampler, self._pruner), blank)
         sampler.before_trial(study, blank)
-        blank = self._blank(trial_id)  # with what before_trial noted
         relative_space = sampler.infer_relative_search_space(study, blank)
         relative = sampler.sample_relative(study, blank, relative_space)
         values: dict[str, Scalar] = {}
@@ -195,11 +198,6 @@ class OptunaEngine(RecordedEngine):
             blank.distributions[key] = choice
             blank.params[key] = values[key]
         return values
-
-    def _blank(self, trial_id: int) -> FrozenTrial:
-        trial = copy.deepcopy(self._record.storage.get_trial(trial_id))
-        trial.params, trial.distributions = {}, {}
-        return trial
 
     def _sampler(self, number: int, attempt: int) -> BaseSampler:
         """A new sampler for each proposal: nothing that it draws depends on what the process did before."""

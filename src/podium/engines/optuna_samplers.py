@@ -89,7 +89,7 @@ class SpaceGrid(GridSampler):
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Note the point on the trial, where GridSampler looks for it."""
-        study._storage.set_trial_system_attr(trial._trial_id, "grid_id", self.next_id(study))
+        trial.system_attrs["grid_id"] = self.next_id(study)
 
     def after_trial(
         self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None

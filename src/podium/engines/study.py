@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from typing import Any, cast
 
 import optuna
@@ -82,8 +81,10 @@ class Record:
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.name = name
-        # Trials that have not ended and their epochs on record: this process alone writes them, so they are read once.
+        # Trials that have not ended, their epochs on record, and how many trials there are: this process alone writes
+        # them, so they are read once.
         self._open: dict[int, set[int]] = {}
+        self._made: int | None = None
         if study_url == IN_MEMORY:
             self.storage: BaseStorage = InMemoryStorage()
         else:
@@ -136,25 +137,37 @@ class Record:
         params: Mapping[str, Scalar] | None = None,
         distributions: Mapping[str, BaseDistribution] | None = None,
     ) -> None:
-        """Add a whole trial in one transaction. `proposal.number` must be the next number."""
+        """Add a whole trial in one transaction. `proposal.number` must be the next number.
+
+        Raises: SweepError if another process has made a trial of that number.
+        """
         template = optuna.trial.create_trial(
             state=OptunaState.RUNNING,
             params=dict(params or {}),
             distributions=dict(distributions or {}),
             user_attrs={PROPOSAL: asdict(proposal)},
         )
-        template.datetime_start = datetime.now()
-        trial_id = self.storage.create_new_trial(self.study_id, template)
-        number = self.storage.get_trial(trial_id).number
-        if number != proposal.number:
-            raise SweepError(
-                f"trial {proposal.number} became {number}: another process uses study '{self.name}'."
-            )
-        self.is_new(number)
+        self._make(template)
 
-    def is_new(self, number: int) -> None:
-        """Take it as known that a trial, made a moment ago, is open and has no epochs."""
+    def make(self) -> int:
+        """Add an empty trial; answers its number. Raises: SweepError as `start`."""
+        return self._make(None)
+
+    @property
+    def next_number(self) -> int:
+        """The number of the next trial: how many there are."""
+        if self._made is None:
+            self._made = len(self.frozen())
+        return self._made
+
+    def _make(self, template: FrozenTrial | None) -> int:
+        number = self.next_number
+        trial_id = self.storage.create_new_trial(self.study_id, template)
+        if self.trial_id(number) != trial_id:
+            raise SweepError(f"another process uses study '{self.name}': trial {number} is not this one's.")
         self._open[number] = set()
+        self._made = number + 1
+        return number
 
     def frozen(self) -> list[FrozenTrial]:
         """Optuna's trials in the order of their numbers. Not copies: not to be changed."""
