@@ -3,9 +3,9 @@
     python benchmarks/time_to_accuracy.py cifar10-images.zip [--seeds 3] [--quick] [--limit-minutes 60] [--only ARM ...]
 
 CIFAR-10, JPEG copy: 45,000 training and 5,000 validation images, the whole machine for each. Seconds from handing the
-job to a warm worker: tracing, validation and checkpoints are in them. fast.yaml trains its whole recipe, and once
-more with a longer schedule, meant for 90 %; a baseline until it has passed 80 %. An arm that does not get there within
-its recipe or the limit counts as a lower bound, and is called so.
+job to a warm worker: tracing, validation and checkpoints are in them. fast.yaml trains its whole recipe, once more
+with a longer schedule, meant for 90 %, and once more with more filters as well, meant for 92 %; a baseline until it has
+passed 80 %. An arm that does not get there within its recipe or the limit counts as a lower bound, and is called so.
 Target: 75 and 80 % at least 6 times sooner, and 90 % within 45 minutes on 2 cores.
 """
 
@@ -36,7 +36,7 @@ COMPARED = (0.75, 0.80)
 TARGET = 6.0
 # float32 is the guide's; bfloat16 is what `precision: auto` takes on a processor that has it.
 BASELINES = {"baseline, float32": "float32", "baseline, bfloat16": "bfloat16"}
-FAST, LONG = "fast", "fast, long"
+FAST, LONG, WIDE = "fast", "fast, long", "fast, wide"
 # Larger batches and a longer warm-up are slower at first, and more accurate at the end.
 LONGER = {
     "training.epochs": 27,
@@ -46,6 +46,7 @@ LONGER = {
     "optimizer.schedule.warmup_epochs": 2.5,
     "augmentation.shift": 3,
 }
+WIDER = {**LONGER, "model.late_filters": 256}
 
 
 def curve(
@@ -144,7 +145,9 @@ def main() -> None:
     parser = arguments(__doc__ or "")
     parser.add_argument("images")
     parser.add_argument("--limit-minutes", type=float, default=60.0)
-    parser.add_argument("--only", nargs="*", default=[], choices=[FAST, LONG, *BASELINES], help="arms to run")
+    parser.add_argument(
+        "--only", nargs="*", default=[], choices=[FAST, LONG, WIDE, *BASELINES], help="arms to run"
+    )
     chosen = parser.parse_args()
     more: dict[str, Any] = {"data.validation.seed": 2}  # fast.yaml was chosen on 0 and 1
     if chosen.quick:
@@ -154,6 +157,7 @@ def main() -> None:
     arms = {
         FAST: partial(measured, "fast", more=more, until=1.0),
         LONG: partial(measured, "fast", more={**LONGER, **more}, until=1.0),
+        WIDE: partial(measured, "fast", more={**WIDER, **more}, until=1.0),
         **{
             name: partial(measured, "baseline", more={**more, "precision": precision}, until=max(COMPARED))
             for name, precision in BASELINES.items()
