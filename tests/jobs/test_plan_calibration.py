@@ -9,8 +9,8 @@ import pytest
 
 from podium.recipe import Recipe
 from podium.session import calibration
-from podium.session.assembly import Material, gather
 from podium.session.calibration import Calibration, calibrate
+from podium.session.material import Material, gather
 
 TRAIN, VALIDATION = 1150, 287
 START = 512  # images of 32 x 32

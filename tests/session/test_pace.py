@@ -12,7 +12,7 @@ from toy_sweeps import toy_sweep
 from podium.datasets.prepare import prepare
 from podium.datasets.splits import split
 from podium.recipe import Recipe
-from podium.session.assembly import Material
+from podium.session.material import Material
 from podium.session.pace import Pace, fastest, measure, resolved, settled
 from podium.sweep_file import Sweep
 

@@ -25,9 +25,7 @@ from podium.selection.confirm import confirm as compare
 from podium.selection.verdict import verdict_text
 from podium.session.assembly import (
     Crew,
-    Material,
     crew,
-    gather,
     make_plan,
     run_loop,
     threads_each,
@@ -35,6 +33,7 @@ from podium.session.assembly import (
 )
 from podium.session.confirm_plan import Candidate, candidates_of, fingerprint, fresh_seeds, proposals
 from podium.session.confirmation_table import confirmation_table
+from podium.session.material import Material, gather
 from podium.session.progress import Progress
 from podium.session.recorded_sweep import RecordedSweep, read_recorded_sweep
 from podium.stores import Stores, stores_here

@@ -14,7 +14,8 @@ from rich.console import Console
 from podium.answer import Answer
 from podium.engines.make import check_options
 from podium.errors import InvalidInput
-from podium.session.assembly import gather, threads_each
+from podium.session.assembly import threads_each
+from podium.session.material import gather
 from podium.session.model_corners import largest_batch
 from podium.session.pace import settled
 from podium.session.plan_document import SweepPlan, document, doubts, shown

@@ -16,7 +16,8 @@ from podium.engines.listed import ListedEngine
 from podium.errors import Refused, SweepError
 from podium.recipe import Recipe
 from podium.selection.rerun import RerunVerdict, Trained, judge
-from podium.session.assembly import Material, crew, gather, make_plan, run_loop
+from podium.session.assembly import crew, make_plan, run_loop
+from podium.session.material import Material, gather
 from podium.session.progress import Progress
 from podium.stores import Stores, stores_here
 from podium.tracking import query

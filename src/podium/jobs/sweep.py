@@ -25,9 +25,7 @@ from podium.packager.packager import PackageRequest
 from podium.search_space import bounds
 from podium.session.assembly import (
     Crew,
-    Material,
     crew,
-    gather,
     make_plan,
     run_loop,
     threads_each,
@@ -35,6 +33,7 @@ from podium.session.assembly import (
 )
 from podium.session.cluster import Cluster, RayOptions, cluster_of
 from podium.session.continuation import DOCUMENT, LIMITS_DONE, Study, choose_study, limits
+from podium.session.material import Material, gather
 from podium.session.pace import PACE, settled
 from podium.session.progress import Progress
 from podium.session.sweep_answer import best_trial, counts_of, sweep_answer

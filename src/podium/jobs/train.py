@@ -18,7 +18,8 @@ from podium.engines.listed import ListedEngine
 from podium.errors import SweepError
 from podium.packager.packager import PackageRequest
 from podium.recipe import Recipe
-from podium.session.assembly import Material, cores, crew, gather, make_plan, run_loop
+from podium.session.assembly import cores, crew, make_plan, run_loop
+from podium.session.material import Material, gather
 from podium.session.pace import is_open, measure
 from podium.session.progress import Progress
 from podium.stores import stores_here

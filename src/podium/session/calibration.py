@@ -22,7 +22,7 @@ from podium.executors.local import LocalExecutor
 from podium.packager.packager import ARTIFACTS
 from podium.recipe import Recipe
 from podium.result import Failure, Goal, TrainingArrays, TrainingJob, TrainingResult, Verdict
-from podium.session.assembly import Material
+from podium.session.material import Material
 
 TRAINER = "podium.training.calibration:calibrate"
 DETAIL = "calibration"

@@ -21,8 +21,9 @@ from podium.executors.placement import visible_gpus
 from podium.recipe import Recipe
 from podium.recipe_sections import DataSettings
 from podium.result import EpochEvent, Failure, TrainingJob, TrainingResult, Verdict
-from podium.session.assembly import cores, gather
+from podium.session.assembly import cores
 from podium.session.health import Check, ok, problem, warning
+from podium.session.material import gather
 
 PROBE_SECONDS = 20.0
 ENDING_SECONDS = 120.0

@@ -13,8 +13,9 @@ from podium.executors.placement import visible_gpus
 from podium.recipe import Recipe
 from podium.recipe_sections import Precision
 from podium.result import Goal
-from podium.session.assembly import Material, cores, threads_each
+from podium.session.assembly import cores, threads_each
 from podium.session.calibration import calibrate
+from podium.session.material import Material
 from podium.sweep_file import Sweep
 
 PACE = "pace"

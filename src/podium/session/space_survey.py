@@ -10,9 +10,9 @@ from podium.errors import PodiumError
 from podium.executors.placement import gpu_bytes, machine_bytes, share_out, usable_cores, visible_gpus
 from podium.recipe import Recipe
 from podium.recipe_sections import Plain
-from podium.session.assembly import Material
 from podium.session.calibration import Calibration, Measured, calibrate
 from podium.session.corner_sizes import Built, NotBuilt, build_all
+from podium.session.material import Material
 from podium.session.model_corners import (
     MAX_CORNERS,
     extreme,
