@@ -11,10 +11,11 @@ from toy_sweeps import EPOCHS, FINITE_SPACE, SPACE, Played, play, toy_engine, to
 
 from podium.engines.base import Done, Engine, Outcome, Proposal
 from podium.engines.make import option_faults
-from podium.engines.study import PROPOSAL, VERDICT
+from podium.engines.study import VERDICT
 
 TPE = {"name": "optuna", "sampler": "tpe", "pruner": "none", "seed": 1}
 RANDOM = {**TPE, "sampler": "random"}
+NUMBERS = {key: SPACE[key] for key in ("optimizer.learning_rate", "model.dropout", "model.depth")}
 
 
 def played(folder: Path, trials: int, *, name: str = "toy", **engine: Any) -> tuple[Engine, Played]:
@@ -114,32 +115,54 @@ class Killed(BaseException):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "nsga2", "grid"])
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "cmaes", "random", "qmc", "nsga2", "grid"])
 def test_a_kill_in_the_middle_of_a_proposal_leaves_it_to_be_made_again(
     url: str, tmp_path: Path, sampler: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = {"tpe": {"n_startup_trials": 3}, "nsga2": {"population_size": 3}}.get(sampler, {})
-    space = FINITE_SPACE if sampler == "grid" else SPACE
+    if sampler == "gp":
+        pytest.importorskip("torch")
+    options: dict[str, Any] = {"n_startup_trials": 3} if sampler in ("tpe", "gp", "cmaes") else {}
+    if sampler == "nsga2":
+        options = {"population_size": 3}
+    space = {"grid": FINITE_SPACE, "cmaes": NUMBERS}.get(sampler, SPACE)
     sweep = toy_sweep(tmp_path, {**TPE, "sampler": sampler, "sampler_options": options}, space=space)
     uninterrupted = play(toy_engine(sweep), 7).proposals
     engine: Any = toy_engine(sweep, url=url)
     play(engine, 5)
     storage = engine._record.storage
-    keep = storage.set_trial_user_attr
+    before = everything_in(storage)
 
-    def die_at_the_last_write(trial_id: int, key: str, value: Any) -> None:
-        if key == PROPOSAL:
-            raise Killed
-        keep(trial_id, key, value)
+    def die(*_: Any) -> None:
+        raise Killed
 
-    monkeypatch.setattr(storage, "set_trial_user_attr", die_at_the_last_write)
+    monkeypatch.setattr(storage, "create_new_trial", die)
     with pytest.raises(Killed):
         engine.ask()
+    assert everything_in(storage) == before
     engine.close()
     resumed = toy_engine(sweep, url=url, create=False)
-    assert len(resumed.trials()) == 5
     assert play(resumed, 2).proposals == uninterrupted[5:]
     resumed.close()
+
+
+def everything_in(storage: Any) -> list[Any]:
+    """What a store's only study holds, trial by trial."""
+    [study] = storage.get_all_studies()
+    return storage.get_all_trials(study._study_id, deepcopy=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", ["gp", "cmaes", "nsga2"])
+def test_what_a_sampler_notes_on_a_trial_is_in_the_study(url: str, tmp_path: Path, sampler: str) -> None:
+    if sampler == "gp":
+        pytest.importorskip("torch")
+    options = {"population_size": 3} if sampler == "nsga2" else {"n_startup_trials": 3}
+    sweep = toy_sweep(tmp_path, {**TPE, "sampler": sampler, "sampler_options": options}, space=NUMBERS)
+    engine: Any = toy_engine(sweep, url=url)
+    play(engine, 8)
+    trials = everything_in(engine._record.storage)
+    assert [sorted(trial.system_attrs) != [] for trial in trials[4:]] == [True] * 4
+    engine.close()
 
 
 def test_several_objectives_give_a_pareto_front(tmp_path: Path) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.pruners import _filter_study
 from optuna.samplers import BaseSampler, RandomSampler
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from podium.engines.base import Done, Outcome, Proposal, Scalar, Wait
@@ -19,7 +20,7 @@ from podium.engines.optuna_pruners import make_pruner
 from podium.engines.optuna_samplers import CONSTRAINTS, SpaceGrid, make_sampler
 from podium.engines.optuna_space import distribution, exact, holds, point_key
 from podium.engines.recorded import RecordedEngine
-from podium.engines.study import PROPOSAL, VERDICT, Record, optuna_state
+from podium.engines.study import VERDICT, Record, optuna_state
 from podium.search_space import Parameter, is_active, ordered
 from podium.sweep_file import EPOCH_METRICS, ConstraintSettings, ObjectiveSettings, OptunaSettings
 
@@ -66,25 +67,26 @@ class OptunaEngine(RecordedEngine):
         self._grid = first if isinstance(first, SpaceGrid) else None
         self._pruner = make_pruner(settings, epochs=epochs)
         self._study = self._record.study(first, self._pruner)
-        # A trial that was made for a proposal and not handed out, if there is one: a kill may leave it.
-        self._unproposed = self._torn()
 
     def ask(self) -> Proposal | Wait | Done:
-        """The next configuration; a proposal that a kill cut short is made again under its number."""
-        number = self._record.next_number if self._unproposed is None else self._unproposed
+        """The next configuration; a proposal that a kill cut short has left no trace, and is made again."""
+        number = self._record.next_number
         if number < len(self._given):
             return self._start_given(number)
         sampler = self._sampler(number, 0)
         if isinstance(sampler, SpaceGrid) and sampler.next_id(self._study) is None:
             return Done("every point of the grid has been proposed")
-        if self._unproposed is None:
-            self._unproposed = self._record.make()
         for attempt in range(ALL_ATTEMPTS):
-            values = self._sample(number, attempt)
-            if point_key(values) not in self._failed:
-                return self._propose(number, values)
-        self._record.finish(number, OptunaState.FAIL)
-        self._unproposed = None
+            draft = self._draft(number, attempt)
+            if point_key(draft.params) not in self._failed:
+                proposal = Proposal(number=number, parameters=draft.params)
+                self._record.start(
+                    proposal,
+                    params=draft.params,
+                    distributions=draft.distributions,
+                    system_attrs=draft.system_attrs,
+                )
+                return proposal
         return Done("every configuration that the sampler still proposes has failed before")
 
     def report(self, number: int, epoch: int, value: float) -> bool:
@@ -118,13 +120,6 @@ class OptunaEngine(RecordedEngine):
         self._record.study(self._sampler(number, 0), self._pruner).tell(number, values, state)
         if outcome.state == "failed":
             self._failed.add(point_key(self._record.parameters(number)))
-
-    def _torn(self) -> int | None:
-        trials = self._record.frozen()
-        last = trials[-1] if trials else None
-        if last is None or last.state != OptunaState.RUNNING or PROPOSAL in last.user_attrs:
-            return None
-        return last.number
 
     def _start_given(self, number: int) -> Proposal:
         """One of the first trials. The sampler learns from it only if it is a point of the space."""
@@ -161,43 +156,32 @@ class OptunaEngine(RecordedEngine):
         elif MEMORY in self._record.get(number).constraints:
             self._record.constrain(number, MEMORY, 0.0)  # an end that a kill cut short had set it
 
-    def _propose(self, number: int, values: dict[str, Scalar]) -> Proposal:
-        storage, trial_id = self._record.storage, self._record.trial_id(number)
-        for key, value in values.items():
-            choice = self._distributions[key]
-            storage.set_trial_param(trial_id, key, choice.to_internal_repr(value), choice)
-        proposal = Proposal(number=number, parameters=values)
-        # Written last: a trial without it was never handed out.
-        storage.set_trial_user_attr(trial_id, PROPOSAL, asdict(proposal))
-        self._unproposed = None
-        return proposal
-
-    def _sample(self, number: int, attempt: int) -> dict[str, Scalar]:
-        """Ask the sampler as optuna.Trial does, but keep nothing: what is refused must leave no trace."""
+    def _draft(self, number: int, attempt: int) -> FrozenTrial:
+        """A trial as the sampler wants it, asked as optuna.Trial asks. Not in the study: what is refused leaves no trace."""
         sampler = self._sampler(number, attempt)
-        blank = optuna.trial.create_trial(state=OptunaState.RUNNING)  # what a kill left in it does not count
-        blank.number, blank._trial_id = number, self._record.trial_id(number)
-        study = _filter_study(self._record.study(sampler, self._pruner), blank)
-        sampler.before_trial(study, blank)
-        relative_space = sampler.infer_relative_search_space(study, blank)
-        relative = sampler.sample_relative(study, blank, relative_space)
-        values: dict[str, Scalar] = {}
+        draft = optuna.trial.create_trial(state=OptunaState.RUNNING)
+        draft.number = number
+        study = self._record.study(sampler, self._pruner)
+        study._storage = cast(BaseStorage, _DraftStorage(study._storage, draft))
+        study = _filter_study(study, draft)
+        sampler.before_trial(study, draft)
+        relative_space = sampler.infer_relative_search_space(study, draft)
+        relative = sampler.sample_relative(study, draft, relative_space)
         for key in self._order:
-            if not is_active(self._space[key], values):
+            if not is_active(self._space[key], draft.params):
                 continue
             choice = self._distributions[key]
             if choice.single():
-                values[key] = _only_value(choice)
+                value = _only_value(choice)
             elif key in relative and choice._contains(choice.to_internal_repr(relative[key])):
-                values[key] = relative[key]
+                value = relative[key]
             else:
-                values[key] = sampler.sample_independent(study, blank, key, choice)
+                value = sampler.sample_independent(study, draft, key, choice)
             # Through Optuna's own form, so that what is handed out is what is stored.
-            drawn = choice.to_external_repr(choice.to_internal_repr(values[key]))
-            values[key] = exact(self._space[key], drawn)
-            blank.distributions[key] = choice
-            blank.params[key] = values[key]
-        return values
+            drawn = choice.to_external_repr(choice.to_internal_repr(value))
+            draft.distributions[key] = choice
+            draft.params[key] = exact(self._space[key], drawn)
+        return draft
 
     def _sampler(self, number: int, attempt: int) -> BaseSampler:
         """A new sampler for each proposal: nothing that it draws depends on what the process did before."""
@@ -207,6 +191,23 @@ class OptunaEngine(RecordedEngine):
         if self._grid is not None:
             return self._grid
         return make_sampler(self._settings, self._space, number=number, proposal_seed=seed)
+
+
+class _DraftStorage:
+    """A study's store, to a sampler that draws a trial which is not in it: what it notes on the trial stays on the draft."""
+
+    def __init__(self, storage: BaseStorage, draft: FrozenTrial) -> None:
+        self._storage, self._draft = storage, draft
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """As BaseStorage."""
+        if trial_id == self._draft._trial_id:
+            self._draft.system_attrs[key] = value
+        else:
+            self._storage.set_trial_system_attr(trial_id, key, value)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
 
 
 def _only_value(choice: BaseDistribution) -> Any:

@@ -106,12 +106,15 @@ class PatientStorage(BaseStorage):
         return self._patiently(lambda: self._storage.create_new_study(directions, study_name), made)
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
-        """As BaseStorage. One writer: a trial more than before is the one that was being made."""
-        before = len(self.get_all_trials(study_id, deepcopy=False))
+        """As BaseStorage; the template has its number. One writer: a trial of that number is the one that was being made."""
+        assert template_trial is not None
+        number = template_trial.number
 
         def made() -> int | None:
-            now = self._storage.get_all_trials(study_id, deepcopy=False)
-            return now[-1]._trial_id if len(now) > before else None
+            try:
+                return self._storage.get_trial_id_from_study_id_trial_number(study_id, number)
+            except KeyError:
+                return None
 
         return self._patiently(lambda: self._storage.create_new_trial(study_id, template_trial), made)
 

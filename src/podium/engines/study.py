@@ -136,22 +136,28 @@ class Record:
         *,
         params: Mapping[str, Scalar] | None = None,
         distributions: Mapping[str, BaseDistribution] | None = None,
+        system_attrs: Mapping[str, Any] | None = None,
     ) -> None:
         """Add a whole trial in one transaction. `proposal.number` must be the next number.
 
-        Raises: SweepError if another process has made a trial of that number.
+        `system_attrs`: what Optuna's sampler noted on it. Raises: SweepError if another process has made a trial of that
+        number.
         """
+        number = proposal.number
+        assert number == self.next_number
         template = optuna.trial.create_trial(
             state=OptunaState.RUNNING,
             params=dict(params or {}),
             distributions=dict(distributions or {}),
             user_attrs={PROPOSAL: asdict(proposal)},
+            system_attrs=dict(system_attrs or {}),
         )
-        self._make(template)
-
-    def make(self) -> int:
-        """Add an empty trial; answers its number. Raises: SweepError as `start`."""
-        return self._make(None)
+        template.number = number
+        trial_id = self.storage.create_new_trial(self.study_id, template)
+        if self.trial_id(number) != trial_id:
+            raise SweepError(f"another process uses study '{self.name}': trial {number} is not this one's.")
+        self._open[number] = set()
+        self._made = number + 1
 
     @property
     def next_number(self) -> int:
@@ -159,15 +165,6 @@ class Record:
         if self._made is None:
             self._made = len(self.frozen())
         return self._made
-
-    def _make(self, template: FrozenTrial | None) -> int:
-        number = self.next_number
-        trial_id = self.storage.create_new_trial(self.study_id, template)
-        if self.trial_id(number) != trial_id:
-            raise SweepError(f"another process uses study '{self.name}': trial {number} is not this one's.")
-        self._open[number] = set()
-        self._made = number + 1
-        return number
 
     def frozen(self) -> list[FrozenTrial]:
         """Optuna's trials in the order of their numbers. Not copies: not to be changed."""
