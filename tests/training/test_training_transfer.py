@@ -40,8 +40,9 @@ def backbone(file: Path) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("averages", [None, 0.5], ids=["weights", "averages"])
 def test_a_backbone_is_kept_to_the_bit_then_trained_and_saved_for_plain_keras(
-    arrays: TrainingArrays, tmp_path: Path
+    arrays: TrainingArrays, tmp_path: Path, averages: float | None
 ) -> None:
     keras.utils.set_random_seed(0)
     original = keras.applications.MobileNet(include_top=False, weights=None, input_shape=(32, 32, 3))
@@ -61,6 +62,7 @@ def test_a_backbone_is_kept_to_the_bit_then_trained_and_saved_for_plain_keras(
             "unfreeze_rate": 1.0,
         },
         "optimizer.learning_rate": 1e-3,
+        "optimizer.ema_momentum": averages,
         "training.epochs": 2,
     }
     expected = {each.path: each.numpy() for each in original.weights}

@@ -36,6 +36,9 @@ def build(
         # It adds gradients up over one replica, with a gradient of its own that TensorFlow registers for good, the whole
         # step's graph with it: 20 MB a compiled network and more, never given back.
         built._all_reduce_sum_gradients = list
+    if settings.ema_momentum is not None:
+        # At the end of `fit` Keras would put what it takes for averages into the network: `AveragedWeights` has done so.
+        built.finalize_variable_values = lambda _: None
     if settings.schedule is not None:
         name = "initial_learning_rate" if getattr(rate, "warmup_target", None) is None else "warmup_target"
         setattr(rate, name, _variable(built, "peak_learning_rate", settings.learning_rate))
