@@ -111,6 +111,11 @@ class ModelSettings(Settings):
         """The backbone of a `transfer` network; None for any other, one's own included."""
         return self.backbone if self.network == "transfer" and self.builder is None else None
 
+    @property
+    def views(self) -> int:
+        """Of how many views of an image a prediction is made."""
+        return 2 if self.test_time_flip and self.builder is None else 1
+
 
 class ScheduleSettings(Settings):
     """Learning rate over all steps of `training.epochs`: Keras's CosineDecay or ExponentialDecay, one_cycle, or constant.

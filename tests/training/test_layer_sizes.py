@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 
 from podium.recipe import Recipe
+from podium.recipe_sections import ModelSettings
 from podium.training.layer_sizes import LayerSize, layer_sizes
 from podium.training.model import build_network
 
@@ -75,6 +76,17 @@ def test_attention_sees_the_whole_image() -> None:
     weights = layers.Reshape((1, 1, 4))(layers.Dense(4)(layers.GlobalAveragePooling2D()(x)))
     x = layers.Multiply()([x, weights])
     assert by_kind(layer_sizes(keras.Model(inputs, x)))[-1] == ("Multiply", 0)
+
+
+def test_a_network_of_two_views_tells_all_of_its_layers() -> None:
+    plain, both = (
+        layer_sizes(build_network(ModelSettings(depth=1, filters=2, test_time_flip=flip), (8, 8, 3), 4))
+        for flip in (False, True)
+    )
+    work = [sum(each.multiply_adds or 0 for each in sizes) for sizes in (plain, both)]
+    assert work[0] == work[1] > 0, "of one view"
+    assert by_kind(both)[-2:] == [("Reshape", 0), ("Mean", 0)]
+    assert None not in [each.multiply_adds for each in both]
 
 
 def nested() -> keras.Model:

@@ -13,12 +13,13 @@ from training_jobs import SMALL, Reports, make_job
 from podium.recipe import Recipe
 from podium.recipe_sections import ModelSettings, OptimizerSettings
 from podium.result import TrainingArrays, Verdict
-from podium.training import augmentation, data, optimizer
+from podium.training import augmentation, data, device, optimizer
 from podium.training.export import predict
 from podium.training.layers import STOCK, TRAINED, learned_weights
 from podium.training.model import build_network, build_training_model
-from podium.training.networks import whiten
+from podium.training.networks import network_outputs, whiten
 from podium.training.optimizer_parts import KernelMuon
+from podium.training.pruning import trained_part
 from podium.training.train import train
 
 FAST: dict[str, Any] = {
@@ -199,6 +200,33 @@ def test_a_training_step_sees_one_view() -> None:
     both.set_weights(plain.get_weights())
     images = IMAGES.astype("float32") / 255
     np.testing.assert_array_equal(both(images, training=True), plain(images, training=True))
+
+
+def test_what_is_trained_of_a_saved_model_sees_one_view() -> None:
+    settings = ModelSettings(depth=1, filters=4, test_time_flip=True)
+    pixels = keras.Input((8, 8, 3), dtype="uint8")
+    scaled = keras.layers.Rescaling(1 / 255)(pixels)
+    saved = keras.Model(pixels, network_outputs(scaled, settings, (8, 8, 3), 4))
+    images = IMAGES.astype("float32") / 255
+    one, other = (predict(trained_part(saved), views) for views in (images, images[:, :, ::-1]))
+    assert np.abs(one - other).max() > 1e-4
+    np.testing.assert_allclose(predict(saved, IMAGES), (one + other) / 2, atol=1e-6)
+
+
+def test_both_views_are_not_rounded_to_the_networks_precision() -> None:
+    settings = ModelSettings(depth=1, filters=4, test_time_flip=True)
+    with device.precision("bfloat16"):
+        network = build_network(settings, (8, 8, 3), 4, TRAINED)
+    images = IMAGES.astype("float32") / 255
+    for training in (False, True):
+        passed = keras.ops.convert_to_numpy(network.get_layer("both_views")(images, training=training))
+        np.testing.assert_array_equal(passed[: len(images)], images)
+
+
+def test_a_validation_batch_holds_half_as_many_images_of_two_views() -> None:
+    one, both = (Recipe().with_values({"model.test_time_flip": flip}) for flip in (False, True))
+    sizes = [data.validation_batch_size(recipe, (64, 64, 3)) for recipe in (one, both)]
+    assert sizes[0] == 2 * sizes[1]
 
 
 def test_mixed_images_have_mixed_labels_in_training_only() -> None:

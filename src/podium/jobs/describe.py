@@ -49,6 +49,7 @@ def describe(path: Path, assignments: Sequence[str], *, data: str | None, batch:
         "classes": classes,
         "parameters": built.parameters,
         "multiply_adds": built.multiply_adds,
+        "views": recipe.model.views,
         "receptive_field": field,
         "batch": batch,
         "weight_bytes": 4 * built.parameters,
@@ -108,11 +109,12 @@ def _sums(values: dict[str, Any], whole: bool) -> list[str]:
         ", the layers after it the whole image" if whole else ""
     )
     memory = values["training_bytes"]
+    of_what = "an image" if values["views"] == 1 else "each of an image's two views"
     return [
         "",
         f"images {height}x{width}x{channels}, {values['classes']} classes",
         f"{values['parameters']:,} parameters ({values['weight_bytes'] / MEGA:.1f} MB in float32)",
-        "multiply-adds of an image, forward: " + (UNKNOWN if work is None else f"{work:,}"),
+        f"multiply-adds of {of_what}, forward: " + (UNKNOWN if work is None else f"{work:,}"),
         sees,
         f"memory to train with batches of {values['batch']}: "
         + (UNKNOWN if memory is None else f"about {memory / MEGA:.0f} MB")

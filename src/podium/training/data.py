@@ -179,7 +179,7 @@ def validation_batch_size(recipe: Recipe, image_shape: tuple[int, int, int]) -> 
     """Images in a validation batch: by the pixels that a network works on, so that it suits small and large images."""
     backbone = recipe.model.backbone_in_use
     enlarged = 1 if backbone is None else backbone.upscale
-    pixels = image_shape[0] * image_shape[1] * enlarged**2
+    pixels = recipe.model.views * image_shape[0] * image_shape[1] * enlarged**2
     return max(1, min(1024, VALIDATION_BATCH_PIXELS // pixels))
 
 

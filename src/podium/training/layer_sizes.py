@@ -23,7 +23,7 @@ MOVING = ("ZeroPadding2D", "Cropping2D", "Flip")
 
 @dataclass(frozen=True, kw_only=True)
 class LayerSize:
-    """One layer. `output_shape` without the batch; `multiply_adds` of one image's forward pass.
+    """One layer. `output_shape` without the batch; `multiply_adds` of one view's forward pass.
 
     `receptive_field`: side, in pixels of the network's input, of the square that one value of the output can see,
     cut off nowhere, so that it may be larger than the image; 0 stands for all of it. Each is None where the layer
@@ -58,14 +58,16 @@ def layer_sizes(network: Any) -> list[LayerSize]:
 
 
 def multiply_adds(layer: Any) -> int | None:
-    """Those of one image's forward pass in the layer's own kernels; None if its output is not known."""
+    """Those of a forward pass of one view of an image in the layer's own kernels; None if its output is not known."""
+    kernels = [kernel for name in KERNELS if (kernel := getattr(layer, name, None)) is not None]
+    if not kernels and not isinstance(layer, keras.layers.Layer):
+        return 0  # an operation on tensors
     shape = _output_shape(layer)
     if shape is None:
         return None
-    kernels = [getattr(layer, name, None) for name in KERNELS]
     # Each weight of a kernel works once at every place of the output's map.
     places = int(np.prod(shape[:-1]))
-    return sum(int(np.prod(kernel.shape)) * places for kernel in kernels if kernel is not None)
+    return sum(int(np.prod(kernel.shape)) * places for kernel in kernels)
 
 
 def _walk(network: Any, given: Sequence[_Sight], found: list[LayerSize], prefix: str) -> _Sight:
@@ -116,12 +118,12 @@ def _sight(layer: Any, seen: Sequence[_Sight], tensors: Sequence[Any]) -> _Sight
         return UNKNOWN
     widest = _widest(seen)
     kind = type(layer).__name__
+    if kind == "Reshape" and widest.field == 0:
+        return widest
     shape = _output_shape(layer)
     if shape is None:
         return UNKNOWN
     if kind in POINTWISE or kind in MOVING:
-        return widest
-    if kind == "Reshape" and widest.field == 0:
         return widest
     if len(shape) < 3 or kind.startswith("Global"):
         return ALL  # a vector: flattened, pooled over the image, or dense

@@ -140,7 +140,7 @@ STOCK = LayerKinds(
 TRAINED = LayerKinds(
     normalization=FusedBatchNormalization,
     dropout=AdjustableDropout,
-    both_views=lambda images: AtTest(both_views)(images),
+    both_views=lambda images: AtTest(both_views, dtype="float32")(images),
     mean_of_views=lambda probabilities: AtTest(mean_of_views, dtype="float32")(probabilities),
     trained=True,
 )

@@ -121,6 +121,19 @@ def _kernels(model: Any) -> list[Any]:
     ]
 
 
+def trained_part(model: Any) -> Any:
+    """The network that a training step sees in a saved model: of scaled images, and of one view of each."""
+    import keras
+
+    scaling = model.layers[1]
+    assert isinstance(scaling, keras.layers.Rescaling), "a file that a training wrote scales its images first"
+    operations = {operation.name: operation for operation in model.operations}
+    views = operations.get("both_views")
+    if views is None:
+        return keras.Model(scaling.output, model.output)
+    return keras.Model(views.output, operations["by_view"].input)
+
+
 def _train_on(model: Any, arrays: Any, recipe: Recipe, epochs: int) -> None:
     """Train a saved network as its recipe does, with the masks of its kernels."""
     import keras
@@ -130,9 +143,7 @@ def _train_on(model: Any, arrays: Any, recipe: Recipe, epochs: int) -> None:
     from podium.training.data import fed, training_batches
     from podium.training.model import build_training_model
 
-    scaling = model.layers[1]
-    assert isinstance(scaling, keras.layers.Rescaling), "a file that a training wrote scales its images first"
-    network = keras.Model(scaling.output, model.output)
+    network = trained_part(model)
     settings = recipe.optimizer.model_copy(
         update={
             "schedule": ScheduleSettings(name="cosine", decay_rate=0.0),
