@@ -168,6 +168,8 @@ def main() -> None:
         "train_digest": arrays_of(data).train_digest,
         "recipes": digest(*(EXPERIMENTS / f"{each}.yaml" for each in ("fast", "baseline"))),
         "limit_minutes": chosen.limit_minutes,
+        "longer": LONGER,
+        "wider": WIDER,
         **more,
     }
     rows = Benchmark(name=name, arms=arms, made=made).run(chosen.out, range(chosen.seeds), chosen.only)

@@ -61,8 +61,7 @@ class Bookkeeper:
 
     def end(self, record: TrialRecord) -> None:
         """Close the run of a trial that the study knows to have ended."""
-        # A trial that ends well may have one of an end that a kill cut short.
-        traceback = record.attributes.get(TRACEBACK) if record.state == "failed" else None
+        traceback = record.attributes.get(TRACEBACK)
         self._recorder.end_run(
             record.number,
             status=STATUSES[record.state],

@@ -42,7 +42,7 @@ class DataInput:
 class Recorder:
     """Records a sweep's runs in MLflow. Every method but `open_parent` returns at once.
 
-    Records wait in a spool and one thread writes them, a run's epochs of the same second in one batch.
+    Records wait in a spool and one thread writes them, a run's epochs of two seconds in one batch.
     While the store is away the thread tries again; with a `spool_folder`, another Recorder on the same
     folder delivers what was left. Above `limit` waiting records, epochs are left out and counted in the
     tag `podium.epochs_not_recorded`; nothing else ever is.
