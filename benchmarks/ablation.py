@@ -64,6 +64,7 @@ def recipe_of(idea: Idea, seed: int, *, images: str, quick: bool) -> Recipe:
     assert schedule is not None
     values = {
         "data.reference": images,
+        "precision": "bfloat16",
         "data.train_limit": 2000 if quick else 20000,
         "optimizer.schedule.warmup_epochs": round(schedule.warmup_epochs * epochs / fast.training.epochs, 3),
         "training.epochs": epochs,

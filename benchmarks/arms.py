@@ -28,7 +28,7 @@ from podium.stores import Stores
 from podium.tracking.runs import prepare_store
 
 Arm = Callable[[int], Mapping[str, Any]]
-RESULTS = Path(__file__).parent / "results"
+OUT = Path("build/bench")  # what docs/performance.md shows is kept in benchmarks/results
 INCHES_AN_ARM = 0.7
 
 
@@ -142,7 +142,7 @@ def arguments(text: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3, help="how many seeds, from 0")
     parser.add_argument("--quick", action="store_true", help="small: a minute or two, for a first look")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of results; what is there is kept")
+    parser.add_argument("--out", type=Path, default=OUT, help="folder of results; what is there is kept")
     return parser
 
 

@@ -3,8 +3,10 @@
     python benchmarks/throughput.py cifar10-images.zip [--seeds 3] [--quick]
 
 The guide's CNN with the guide's augmentation, batches of 64, ten epochs on 10,000 images, validated after each on
-5,000. The script has the whole machine, a worker of Podium its share of it. Seconds are counted from the beginning of
-the first training to the end of the last: tracing and validation are in them, loading libraries is not.
+5,000. The script has the whole machine. Podium trains as many seeds as it takes workers, as the trials of a sweep: precision
+and workers measured beforehand (`precision: auto`), with study, MLflow records, checkpoints and pictures. Seconds are
+counted from the beginning of the first training to the end of the last: tracing and validation are in them, loading
+libraries is not.
 Target: at least 1.8 times the script's, at equal validation accuracy within the seeds' spread.
 """
 
@@ -13,53 +15,71 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Mapping
-from contextlib import closing
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
-from arms import Benchmark, arguments, bars, machine, ratio, summary, write_summary
-from images import arrays_of, for_peers, peer
+from arms import Benchmark, Silent, arguments, bars, machine, new_stores, ratio, summary, write_summary
+from images import for_peers, peer
 
-from podium.executors.base import Attempt, Ended, EpochDone, Started
-from podium.executors.local import LocalExecutor
+from podium.coordinator.loop import Coordinator
+from podium.coordinator.trial import Budget
+from podium.engines.listed import ListedEngine
 from podium.recipe import Recipe, read_recipe
-from podium.result import TrainingJob, TrainingResult, Verdict
+from podium.session.assembly import cores, crew, make_plan, threads_each
+from podium.session.material import Material, gather
+from podium.session.pace import measure
 
 RECIPE = Path(__file__).parents[1] / "experiments" / "baseline.yaml"
+NAME, METRIC = "throughput", "val_accuracy"
 TARGET = 1.8
 
 
-def trained_together(
-    recipe: Recipe, folder: Path, *, seed: int, workers: int, threads: int
+def swept(
+    recipe: Recipe, material: Material, folder: Path, *, seed: int, workers: int, threads: int
 ) -> dict[str, Any]:
-    """Train the recipe on as many seeds as there are workers, at once."""
-    arrays = arrays_of(recipe)
-    epochs = recipe.training.epochs
-    best: list[float] = []
-    with closing(LocalExecutor(workers=workers, threads=threads, log_folder=folder / "logs")) as executor:
-        while executor.free < workers:
-            executor.events(1.0)
+    """Train the recipe on as many seeds as there are workers, at once, as a sweep does: study, records and pictures too."""
+    stores = new_stores(folder)
+    seeds = [{"training.seed": seed * workers + index} for index in range(workers)]
+    engine = ListedEngine(seeds, study_name=NAME, study_url=stores.study_url)
+    with crew(
+        stores,
+        experiment=NAME,
+        workers=workers,
+        threads=threads,
+        log_folder=folder / "logs",
+        spool_folder=folder / "sweep" / "spool",
+    ) as hands:
+        plan = make_plan(
+            material=material,
+            recipe=recipe,
+            metric=METRIC,
+            goal="maximize",
+            folder=folder / "trials",
+            packager=hands.packager,
+            tags={},
+        )
+        hands.recorder.open_parent(name=NAME, parameters={}, tags={})
+        while hands.executor.free < workers:
+            hands.executor.events(1.0)
+        loop = Coordinator(
+            engine=engine,
+            executor=hands.executor,
+            recorder=hands.recorder,
+            plan=plan,
+            budget=Budget(),
+            observer=Silent(),
+        )
         began = time.perf_counter()
-        for index in range(workers):
-            own = recipe.with_values({"training.seed": seed * workers + index})
-            job = TrainingJob(recipe=own, arrays=arrays, folder=folder / f"{seed}-{index}", epochs=epochs)
-            executor.submit(Attempt(key=str(index), job=job))
-        while len(best) < workers:
-            for event in executor.events(1.0):
-                match event:
-                    case EpochDone():
-                        executor.answer(event.key, Verdict.CONTINUE)
-                    case Ended(outcome=TrainingResult() as result):
-                        best.append(result.metrics["val_accuracy"])
-                    case Ended():
-                        raise RuntimeError(f"a training failed: {event.outcome}")
-                    case Started():
-                        pass
+        loop.run()
         seconds = time.perf_counter() - began
-    trained = recipe.data.train_limit or 0
+        best = [trial.value for trial in engine.trials()]
+        hands.recorder.end_parent(status="FINISHED", metrics={}, tags={})
+    if None in best:
+        raise RuntimeError(f"a training failed: {[trial.message for trial in engine.trials()]}")
     return {
-        "images_per_second": workers * epochs * trained / seconds,
-        "val_accuracy": sum(best) / workers,
+        "images_per_second": workers * recipe.training.epochs * (recipe.data.train_limit or 0) / seconds,
+        "val_accuracy": mean(value for value in best if value is not None),
         "seconds": seconds,
         "precision": recipe.precision,
         "workers": workers,
@@ -70,9 +90,11 @@ def trained_together(
 def main() -> None:
     parser = arguments(__doc__ or "")
     parser.add_argument("images")
-    parser.add_argument("--precision", default="bfloat16")
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument(
+        "--workers", type=int, help="measured with the precision where that is auto, else one a core"
+    )
+    parser.add_argument("--threads", type=int, help="of each worker; its share of the cores if not given")
     chosen = parser.parse_args()
     sizes = {"training.epochs": 2, "data.train_limit": 4000} if chosen.quick else {"training.epochs": 10}
     values = {"data.reference": chosen.images, "data.train_limit": 10000, **sizes}
@@ -85,19 +107,28 @@ def main() -> None:
     recipe = read_recipe(RECIPE, {**values, **same, "precision": chosen.precision})
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        prepared = for_peers(arrays_of(recipe), folder)
+        material = gather(recipe, code=None, largest_batch=recipe.training.batch_size)
+        prepared = for_peers(material.arrays, folder)
+        asked = recipe.model_dump(mode="json", exclude={"data": {"reference"}})
+        workers = chosen.workers or cores()
+        if recipe.precision == "auto":
+            pace = measure(
+                recipe, material, metric=METRIC, goal="maximize", workers=chosen.workers, say=print
+            )
+            recipe, workers = recipe.with_values({"precision": pace.precision}), pace.workers
+        threads = chosen.threads or threads_each(workers)
 
         def script(seed: int) -> Mapping[str, Any]:
             *_, end = peer("guide_script.py", prepared, "--epochs", recipe.training.epochs, "--seed", seed)
             return {**end, "val_accuracy": max(end["val_accuracy"])}
 
         def podium(seed: int) -> Mapping[str, Any]:
-            return trained_together(recipe, folder, seed=seed, workers=chosen.workers, threads=chosen.threads)
+            return swept(recipe, material, folder / str(seed), seed=seed, workers=workers, threads=threads)
 
-        name = "throughput-quick" if chosen.quick else "throughput"
+        name = f"{NAME}-quick" if chosen.quick else NAME
         made = {
-            "recipe": recipe.model_dump(mode="json", exclude={"data": {"reference"}}),
-            "train_digest": arrays_of(recipe).train_digest,
+            "recipe": asked,
+            "train_digest": material.arrays.train_digest,
             "workers": chosen.workers,
             "threads": chosen.threads,
         }

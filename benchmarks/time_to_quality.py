@@ -4,11 +4,11 @@
 
 The same network and space (those of sweeps/cifar10.yaml), the same 10,000 training and 2,000 validation images, the same
 wall-clock time for each, on the whole machine, loading of libraries included; decoding of images is in no arm's time.
-Plain Optuna, Optuna with its two callbacks (and Podium's pruner), and KerasTuner Hyperband train one trial at a time
-with all cores (on two cores two processes would get about 1.4 times as much done); Ray Tune one a core; Podium as it
-chooses, bfloat16 where that is faster, where the others have float32. All begin with the recipe's own configuration,
-which Ray's ASHA may stop early and Podium's pruner may not; KerasTuner takes none. Podium's default pruner was chosen on
-curves recorded in this space (docs/performance.md, "Search methods").
+Plain Optuna and KerasTuner Hyperband train one trial at a time with all cores, as their documentation begins (on two
+cores two processes get 1.2 to 1.4 times as much done); Optuna with its two callbacks (and Podium's pruner) and Ray Tune
+one a core; Podium as it chooses, bfloat16 where that is faster, where the others have float32. All begin with the
+recipe's own configuration, which Ray's ASHA may stop early and Podium's pruner may not; KerasTuner takes none. Podium's
+default pruner was chosen on curves recorded in this space (docs/performance.md, "Search methods").
 Podium's second arm, `sweeps/fast.yaml`, searches the same five things of another network on the same images: what it
 gains is the recipe's, and would be any tool's that had it. No other arm's figures have a part in it, and it has five
 minutes at most, which are enough to say when it passes what the others find in thirty.
@@ -192,33 +192,38 @@ def reached(rises: Sequence[Sequence[float]], value: float) -> float:
     return next((when for when, best in rises if best >= value), float("inf"))
 
 
-def compared(rows: pd.DataFrame) -> dict[str, list[float]]:
-    """Of each arm and seed: seconds until the plain arm's final best of that seed."""
-    found: dict[str, list[float]] = {}
-    for _, group in rows.groupby("seed"):
+def compared(rows: pd.DataFrame) -> dict[str, dict[int, float]]:
+    """Of each arm, by seed: seconds until the plain arm's final best of that seed."""
+    found: dict[str, dict[int, float]] = {}
+    for seed, group in rows.groupby("seed"):
         by_arm = group.set_index("arm")
         if REFERENCE not in by_arm.index:
             continue
         goal = by_arm.loc[REFERENCE, "best"]
         for name, row in by_arm.iterrows():
-            found.setdefault(str(name), []).append(reached(row["rises"], goal))
+            found.setdefault(str(name), {})[int(str(seed))] = reached(row["rises"], goal)
     return found
 
 
 def times_sooner(
-    found: Mapping[str, Sequence[float]], seconds: float, arm: str
-) -> dict[str, list[tuple[float, bool]]]:
+    found: Mapping[str, Mapping[int, float]], seconds: float, arm: str
+) -> dict[str, dict[int, tuple[float, bool]]]:
     """How many times sooner an arm of Podium's is than each other tool, by seed, and whether that is a lower bound only.
 
     0 where it did not get there; a tool that did not counts with the whole time.
     """
+    own = found.get(arm, {})
     return {
-        name: [
-            (0.0 if np.isinf(own) else min(other, seconds) / own, bool(np.isinf(other)))
-            for own, other in zip(found[arm], times, strict=True)
-        ]
+        name: {
+            seed: (
+                0.0 if np.isinf(own[seed]) else min(other, seconds) / own[seed],
+                bool(np.isinf(other)) and not np.isinf(own[seed]),
+            )
+            for seed, other in times.items()
+            if seed in own
+        }
         for name, times in found.items()
-        if name not in SWEEPS and len(times) == len(found.get(arm, []))
+        if name not in SWEEPS
     }
 
 
@@ -271,15 +276,18 @@ def main() -> None:
     print(rows[["arm", "seed", "best", "epochs"]].to_string(index=False))
     found = compared(rows)
     for arm, times in found.items():
-        told = ", ".join("not reached" if np.isinf(each) else f"{each:.0f}" for each in times)
+        told = ", ".join("not reached" if np.isinf(each) else f"{each:.0f}" for each in times.values())
         print(f"{arm}: seconds until plain Optuna's final best, by seed: {told}")
     sooner = {arm: times_sooner(found, seconds, arm) for arm in SWEEPS}
     for own, tools in sooner.items():
         for tool, times in tools.items():
-            told = ", ".join(f"{'at least ' if bound else ''}{each:.1f}" for each, bound in times)
+            told = ", ".join(f"{'at least ' if bound else ''}{each:.1f}" for each, bound in times.values())
             target = TARGET_PLAIN if tool == REFERENCE else TARGET_OTHERS
             print(f"{own}, times sooner than {tool}, by seed: {told}; target {target:.0f}")
-    seconds_to = {arm: [None if np.isinf(each) else each for each in times] for arm, times in found.items()}
+    seconds_to = {
+        arm: {seed: None if np.isinf(each) else each for seed, each in times.items()}
+        for arm, times in found.items()
+    }
     write_summary(
         chosen.out, name, {"machine": machine(), "seconds_to_plain_best": seconds_to, "times_sooner": sooner}
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from made_up_images import noise
 
 from podium.executors.base import Attempt
-from podium.executors.worker import train_attempt
+from podium.executors.worker import DEFAULT_TRAINER, KeepOut, load_trainer, train_attempt
 from podium.recipe import Recipe
 from podium.result import TrainingJob, Verdict
 
@@ -22,17 +23,13 @@ IMAGES = 96  # one batch and a half: the smaller last batch is traced as well
 
 def worker(words: list[str]) -> None:
     """What the benchmark's process does: one trial after another, each told by its first step's time."""
-    from podium.training import device
-
-    device.configure(1)
+    sys.meta_path.insert(0, KeepOut())
+    trainer = load_trainer(DEFAULT_TRAINER, threads=1)
     import keras
     import psutil
 
-    from podium.training.train import Trainer
-
     folder, trials = Path(words[0]), int(words[1])
     arrays = noise(folder, train=IMAGES, validation=VALIDATION)
-    trainer = Trainer()
     stepped: list[float] = []
     watch = keras.callbacks.CallbackList.on_train_batch_end
 

@@ -10,18 +10,10 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
-import numpy as np
 from keras import layers
 
 # experiments/baseline.yaml's: with Keras's own a first epoch validates at chance, and every pruner would choose blindly.
 MOMENTUM = 0.9
-
-
-def load(path: str) -> tuple[Any, Any, Any, Any]:
-    """x_train, y_train, x_val, y_val; images as floats in [0, 1]."""
-    with np.load(path) as arrays:
-        x_train, x_val = (arrays[name].astype("float32") / 255.0 for name in ("x_train", "x_val"))
-        return x_train, arrays["y_train"], x_val, arrays["y_val"]
 
 
 def build(

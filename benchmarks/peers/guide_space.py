@@ -1,4 +1,10 @@
-"""Owns what all other tools search alike: the length of a training, and the guide's own configuration to begin with."""
+"""Owns what all other tools search alike: images, epochs, and the guide's own configuration to begin with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
 
 EPOCHS = 27
 GUIDE = {
@@ -9,3 +15,10 @@ GUIDE = {
     "dense_units": 256,
     "batch_size": 64,
 }
+
+
+def load(path: str) -> tuple[Any, Any, Any, Any]:
+    """x_train, y_train, x_val, y_val; images as floats in [0, 1]."""
+    with np.load(path) as arrays:
+        x_train, x_val = (arrays[name].astype("float32") / 255.0 for name in ("x_train", "x_val"))
+        return x_train, arrays["y_train"], x_val, arrays["y_val"]

@@ -9,8 +9,8 @@ import sys
 
 import keras
 import optuna
-from guide_model import Watch, build, guide_callbacks, load
-from guide_space import EPOCHS, GUIDE
+from guide_model import Watch, build, guide_callbacks
+from guide_space import EPOCHS, GUIDE, load
 
 
 def main(arrays: str, watch: str, seconds: str, seed: str) -> None:

@@ -14,24 +14,24 @@ from typing import Any
 
 import optuna
 import ray
-from guide_space import EPOCHS, GUIDE
+from guide_space import EPOCHS, GUIDE, load
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 
-def trained(config: dict[str, Any]) -> None:
+def trained(config: dict[str, Any], arrays: tuple[Any, Any, Any, Any]) -> None:
     """One trial: reports after each epoch."""
     import keras
     import tensorflow as tf
-    from guide_model import Watch, build, guide_callbacks, load
+    from guide_model import Watch, build, guide_callbacks
 
     if tf.config.threading.get_intra_op_parallelism_threads() != 1:  # the actor's first trial
         tf.config.threading.set_intra_op_parallelism_threads(1)
         tf.config.threading.set_inter_op_parallelism_threads(1)
     keras.backend.clear_session()
     keras.utils.set_random_seed(config["seed"])
-    x_train, y_train, x_val, y_val = load(config["arrays"])
+    x_train, y_train, x_val, y_val = arrays
 
     class Report(keras.callbacks.Callback):  # type: ignore[misc]
         def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -69,12 +69,12 @@ def space(fixed: dict[str, Any], trial: optuna.Trial) -> dict[str, Any]:
 
 
 def main(arrays: str, watch: str, seconds: str, seed: str) -> None:
-    fixed = {"arrays": arrays, "watch": watch, "seed": int(seed)}
+    fixed = {"watch": watch, "seed": int(seed)}
     os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # Ray's workers import the guide's model
     ray.init(num_cpus=len(os.sched_getaffinity(0)), include_dashboard=False, log_to_driver=False)
     with tempfile.TemporaryDirectory() as folder:
         tuner = tune.Tuner(
-            tune.with_resources(trained, {"cpu": 1}),
+            tune.with_resources(tune.with_parameters(trained, arrays=load(arrays)), {"cpu": 1}),
             tune_config=tune.TuneConfig(
                 metric="val_accuracy",
                 mode="max",

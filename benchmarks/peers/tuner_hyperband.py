@@ -11,8 +11,8 @@ from typing import Any
 
 import keras
 import keras_tuner
-from guide_model import Watch, build, guide_callbacks, load
-from guide_space import EPOCHS
+from guide_model import Watch, build, guide_callbacks
+from guide_space import EPOCHS, load
 
 
 class Guide(keras_tuner.HyperModel):  # type: ignore[misc]

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from arms import Benchmark
 from time_to_accuracy import FAST, picture, sooner
+from time_to_quality import PODIUM, REFERENCE, compared, curve, times_sooner
 
 
 class Two:
@@ -88,3 +89,35 @@ def test_curves_of_several_lengths_make_a_picture() -> None:
         ]
     )
     assert picture(rows).startswith(b"\x89PNG")
+
+
+def test_a_curve_ends_with_the_time_and_rises_only() -> None:
+    found = curve([30.0, 10.0, 20.0, 50.0], [0.4, 0.3, 0.2, 0.9], seconds=40.0)
+    assert found["rises"] == [[10.0, 0.3], [30.0, 0.4]]
+    assert (found["best"], found["epochs"]) == (0.4, 3)
+    with pytest.raises(RuntimeError, match="first epoch ended after 50 s"):
+        curve([50.0], [0.9], seconds=40.0)
+
+
+def test_times_to_quality_are_paired_by_seed() -> None:
+    def row(arm: str, seed: int, *rises: tuple[float, float]) -> dict[str, Any]:
+        return {"arm": arm, "seed": seed, "best": rises[-1][1], "rises": rises}
+
+    rows = pd.DataFrame(
+        [
+            row(REFERENCE, 0, (10.0, 0.3), (90.0, 0.5)),
+            row("other", 0, (20.0, 0.4)),
+            row(PODIUM, 0, (9.0, 0.6)),
+            row(REFERENCE, 2, (80.0, 0.7)),
+            row("other", 2, (40.0, 0.7)),
+            row(PODIUM, 2, (20.0, 0.8)),
+            row(PODIUM, 3, (5.0, 0.8)),  # without the plain arm there is nothing to reach
+            row(REFERENCE, 4, (50.0, 0.9)),
+            row("other", 4, (60.0, 0.5)),
+            row(PODIUM, 4, (50.0, 0.2)),
+        ]
+    )
+    found = times_sooner(compared(rows), 100.0, PODIUM)
+    assert found[REFERENCE] == {0: (10.0, False), 2: (4.0, False), 4: (0.0, False)}
+    assert found["other"] == {0: (pytest.approx(100 / 9), True), 2: (2.0, False), 4: (0.0, False)}
+    assert PODIUM not in found

@@ -12,6 +12,7 @@ from toy_sweeps import toy_sweep
 from podium.datasets.prepare import prepare
 from podium.datasets.splits import split
 from podium.recipe import Recipe
+from podium.session.assembly import cores
 from podium.session.material import Material
 from podium.session.pace import Pace, fastest, measure, resolved, settled
 from podium.sweep_file import Sweep
@@ -85,9 +86,12 @@ def test_each_precision_and_division_is_measured_by_real_workers(
     small = {"depth": 1, "filters": 4, "dense_units": 16}
     recipe = Recipe.model_validate({"precision": "auto", "model": small})
     said: list[str] = []
-    pace = measure(recipe, material, metric="val_accuracy", goal="maximize", workers=1, say=said.append)
+    pace = measure(recipe, material, metric="val_accuracy", goal="maximize", workers=None, say=said.append)
     assert isinstance(pace, Pace)
-    assert set(pace.measured) == {"float32 x 1", "bfloat16 x 1"}
+    divisions = {1, cores()}
+    assert set(pace.measured) == {f"{name} x {n}" for name in ("float32", "bfloat16") for n in divisions}
+    assert pace.workers in divisions
+    assert pace.threads == cores() // pace.workers
     assert min(pace.measured.values()) > 0
     assert pace.precision in ("float32", "bfloat16")
     assert pace.in_words() == said[-1]

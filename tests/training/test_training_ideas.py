@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from training_jobs import SMALL, Reports, make_job
+from training_jobs import FAST, GUIDE, OTHERS, SMALL, Reports, make_job
 
 from podium.recipe import Recipe
 from podium.recipe_sections import ModelSettings, OptimizerSettings
@@ -22,49 +22,6 @@ from podium.training.optimizer_parts import KernelMuon
 from podium.training.pruning import trained_part
 from podium.training.train import train
 
-FAST: dict[str, Any] = {
-    **SMALL,
-    "model.network": "fast_cnn",
-    "model.late_filters": 6,
-    "model.depth": 2,
-    "model.activation": "gelu",
-    "model.dropout": 0.0,
-    "model.whitening": True,
-    "model.initialization": "dirac",
-    "model.test_time_flip": True,
-    "optimizer.name": "sgd",
-    "optimizer.momentum": 0.85,
-    "optimizer.nesterov": True,
-    "optimizer.weight_decay": 0.01,
-    "optimizer.normalization_rate": 8.0,
-    "optimizer.lookahead": {"every": 2, "keep": 0.8},
-    "optimizer.schedule": {"name": "one_cycle", "warmup_epochs": 1.0, "decay_rate": 0.1},
-    "augmentation.alternating_flip": True,
-    "augmentation.rotation": 0.0,
-    "augmentation.zoom": 0.0,
-    "augmentation.shift": 1,
-    "callbacks.reduce_lr_on_plateau": None,
-    "callbacks.early_stopping": None,
-    "training.label_smoothing": 0.2,
-}
-GUIDE: dict[str, Any] = {
-    **SMALL,
-    "model.residual": True,
-    "model.attention": {"ratio": 4},
-    "augmentation.mixup": {"alpha": 0.2},
-    "augmentation.cutmix": {"factor": 1.0},
-    "augmentation.contrast": 0.2,
-    "augmentation.erasing": 0.5,
-    "callbacks.early_stopping": None,
-}
-OTHERS: dict[str, Any] = {
-    **SMALL,
-    "optimizer.name": "muon",
-    "optimizer.weight_decay": 0.01,
-    "optimizer.ema_momentum": 0.5,
-    "augmentation.randaugment": {"num_ops": 1, "factor": 0.3},
-    "callbacks.early_stopping": None,
-}
 IMAGES = np.random.default_rng(3).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
 
 

@@ -15,8 +15,9 @@ from podium.training import augmentation, model, optimizer
 from podium.training.backbone import slow_part
 from podium.training.layers import TRAINED
 
-# A program of the guide's CNN takes some 60 MB; a sweep over depth, width and batch size has a dozen or two.
-KEPT_PROGRAMS = 8
+# A program of the guide's CNN takes some 60 MB; a sweep over depth, width and batch size has a dozen or two. A worker that
+# comes to hold too much for its machine is replaced.
+KEPT_PROGRAMS = 24
 # Each new name of a variable stays with TensorFlow, and Keras numbers names: some 0.3 MB a trial, let go of so often.
 TRIALS_A_SESSION = 100
 
