@@ -3,7 +3,7 @@
     python benchmarks/warm_trial.py [--seeds 3] [--quick]
 
 Seconds from handing the job over (cold: from starting the process) until the first step of the guide's CNN, batch
-64, is done. Memory: of the worker after 10 and after 110 trials that differ in rate, dropout, strength and seed.
+64, is done. Memory: of the worker after 10 and after 110 trials that differ in rate, dropout and strength, as a sweep's do.
 Target: at least 20 times sooner; flat memory.
 """
 

@@ -44,7 +44,6 @@ def worker(words: list[str]) -> None:
         recipe = Recipe().with_values(
             {
                 "training.epochs": 1,
-                "training.seed": number,
                 "optimizer.learning_rate": float(10 ** generator.uniform(-4, -2)),
                 "model.dropout": float(generator.uniform(0.1, 0.5)),
                 "augmentation.strength": float(generator.uniform(0.5, 2)),

@@ -78,6 +78,12 @@ def ranges(settings: AugmentationSettings) -> tuple[float, float]:
     )
 
 
+def numbers(settings: AugmentationSettings) -> dict[str, float]:
+    """What RandomAffine keeps in variables."""
+    rotation, zoom = ranges(settings)
+    return {"rotation": rotation, "zoom": zoom, "shift": settings.shift}
+
+
 class RandomAffine(keras.layers.Layer):  # type: ignore[misc]
     """Keras's RandomFlip("horizontal"), RandomRotation and RandomZoom, drawn alike and applied as one warp.
 
@@ -93,6 +99,10 @@ class RandomAffine(keras.layers.Layer):  # type: ignore[misc]
         self._rotation = self._range("rotation", rotation)
         self._zoom = self._range("zoom", zoom)
         self._shift = self._range("shift", shift)
+
+    def numbers(self) -> dict[str, Any]:
+        """The variables that hold settings, by name."""
+        return {"rotation": self._rotation, "zoom": self._zoom, "shift": self._shift}
 
     def call(self, images: Any, training: bool | None = False) -> Any:
         """Warped images, float32 and of the same shape. Outside of training they are only cast."""

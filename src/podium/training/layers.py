@@ -52,7 +52,12 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):  # type: ignore[
 
 
 class AdjustableDropout(keras.layers.Layer):  # type: ignore[misc]
-    """Dropout whose rate is a variable, so that a compiled training serves another trial's rate."""
+    """Dropout whose rate is a variable, so that a compiled training serves another trial's rate.
+
+    `setting`: which of a recipe's `model` it has the rate of.
+    """
+
+    setting: str | None = None
 
     def __init__(self, rate: float, name: str | None = None) -> None:
         super().__init__(name=name)

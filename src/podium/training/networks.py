@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from podium.errors import TrialFailed
 from podium.recipe_sections import ModelSettings
 from podium.training.backbone import backbone_outputs
-from podium.training.layers import STOCK, LayerKinds
+from podium.training.layers import STOCK, AdjustableDropout, LayerKinds
 
 WHITENING = "whitening"
 _PATCH = 2  # pixels a side
@@ -137,8 +137,11 @@ class _Parts:
             momentum=self._settings.normalization_momentum, scale=scale, name=self.name("batch_normalization")
         )
 
-    def dropout(self, rate: float) -> Any:
-        return self._kinds.dropout(rate, name=self.name("dropout"))
+    def dropout(self, setting: Literal["dropout", "dense_dropout"]) -> Any:
+        made = self._kinds.dropout(getattr(self._settings, setting), name=self.name("dropout"))
+        if isinstance(made, AdjustableDropout):
+            made.setting = setting
+        return made
 
     def dense(self, units: int, activation: str | None) -> Any:
         return keras.layers.Dense(units, activation=activation, name=self.name("dense"))
@@ -175,12 +178,12 @@ def _guide_cnn(x: Any, settings: ModelSettings, classes: int, parts: _Parts) -> 
             x = parts.normalization()(x)
         x = parts.joined(parts.attended(x), entered)
         x = parts.pooling()(x)
-        x = parts.dropout(settings.dropout)(x)
+        x = parts.dropout("dropout")(x)
     x = keras.layers.Flatten(name="flatten")(x)
     for units in (settings.dense_units, settings.dense_units // 2):
         x = parts.dense(units, settings.activation)(x)
         x = parts.normalization()(x)
-        x = parts.dropout(settings.dense_dropout)(x)
+        x = parts.dropout("dense_dropout")(x)
     # Probabilities of 16 bits would round the loss away.
     last = keras.layers.Dense(classes, activation="softmax", dtype="float32", name=parts.name("dense"))
     return last(x)
@@ -202,7 +205,7 @@ def _fast_cnn(x: Any, settings: ModelSettings, classes: int, parts: _Parts) -> A
         x = parts.joined(parts.attended(x), entered)
     x = keras.layers.GlobalMaxPooling2D(name="global_max_pooling2d")(x)
     if settings.dropout:
-        x = parts.dropout(settings.dropout)(x)
+        x = parts.dropout("dropout")(x)
     x = keras.layers.Rescaling(_LOGIT_SCALE, name="logit_scale")(x)
     return keras.layers.Dense(
         classes, activation="softmax", use_bias=False, dtype="float32", name="probabilities"

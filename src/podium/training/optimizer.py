@@ -40,9 +40,23 @@ def build(
         # At the end of `fit` Keras would put what it takes for averages into the network: `AveragedWeights` has done so.
         built.finalize_variable_values = lambda _: None
     if settings.schedule is not None:
-        name = "initial_learning_rate" if getattr(rate, "warmup_target", None) is None else "warmup_target"
-        setattr(rate, name, _variable(built, "peak_learning_rate", settings.learning_rate))
+        setattr(rate, _peak(rate), _variable(built, "peak_learning_rate", settings.learning_rate))
     return built
+
+
+def numbers(built: Any, settings: OptimizerSettings) -> dict[str, Any]:
+    """The variables of such an optimizer that hold settings, by name."""
+    built = getattr(built, "inner_optimizer", built)  # float16's loss scaling is around it
+    rate = built._learning_rate
+    found = {"learning_rate": rate if settings.schedule is None else getattr(rate, _peak(rate))}
+    if settings.weight_decay:
+        found["weight_decay"] = built.weight_decay
+    return found
+
+
+def _peak(rate: Any) -> str:
+    """Which attribute of a schedule is its largest rate."""
+    return "initial_learning_rate" if getattr(rate, "warmup_target", None) is None else "warmup_target"
 
 
 def _chosen(

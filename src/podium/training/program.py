@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import random
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from podium.recipe import Recipe
 from podium.training import augmentation, model, optimizer
 from podium.training.backbone import slow_part
-from podium.training.layers import TRAINED
+from podium.training.layers import TRAINED, AdjustableDropout
 
 # A program of the guide's CNN takes some 60 MB; a sweep over depth, width and batch size has a dozen or two. A worker that
 # comes to hold too much for its machine is replaced.
@@ -65,16 +67,65 @@ class Setting:
 class Program:
     """A network, and the compiled model that is trained around it, its optimizer built.
 
-    `summary` is Keras's, of the same network in stock layers.
+    `summary` is Keras's, of the same network in stock layers; `start`: how it begins on one seed.
     """
 
     network: Any
     model: Any
     summary: str
+    start: Start | None = None
 
     def variables(self) -> list[Any]:
         """All that a training changes or reads: weights, rates, random states, the optimizer's."""
         return [*self.model.variables, *self.model.optimizer.variables]
+
+    def numbers(self, recipe: Recipe) -> Iterator[tuple[Any, float]]:
+        """The variables that hold a recipe's numbers, and what they are to hold."""
+        for layer in self.model._flatten_layers():
+            if isinstance(layer, AdjustableDropout):
+                assert layer.setting is not None
+                yield layer.rate_in_use, getattr(recipe.model, layer.setting)
+            elif isinstance(layer, augmentation.RandomAffine):
+                values = augmentation.numbers(recipe.augmentation)
+                for name, variable in layer.numbers().items():
+                    yield variable, values[name]
+        for name, variable in optimizer.numbers(self.model.optimizer, recipe.optimizer).items():
+            yield variable, getattr(recipe.optimizer, name)
+
+    def begin_again(self, recipe: Recipe) -> None:
+        """Be as a new program on the seed of `start` would be, random numbers of this process included."""
+        assert self.start is not None
+        for variable, value in zip(self.variables(), self.start.values, strict=True):
+            variable.assign(value)
+        for variable, number in self.numbers(recipe):
+            variable.assign(number)
+        random.setstate(self.start.python_state)
+        np.random.set_state(self.start.numpy_state)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """What a new program's variables hold on a seed, and how this process's random numbers go on from there."""
+
+    seed: int
+    values: Sequence[NDArray[Any]]
+    python_state: Any
+    numpy_state: Any
+
+    @classmethod
+    def of(cls, variables: Sequence[Any], seed: int) -> Start:
+        """That of a program which was built a moment ago; nothing may have drawn a number since."""
+        values = [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
+        return cls(
+            seed=seed,
+            # An optimizer's are all 0, and need no memory.
+            values=[
+                each if each.any() else np.broadcast_to(np.zeros((), each.dtype), each.shape)
+                for each in values
+            ],
+            python_state=random.getstate(),
+            numpy_state=np.random.get_state(),
+        )
 
 
 class Programs:
@@ -98,15 +149,20 @@ class Programs:
         Sets the seed of all that is random, and wants to be called inside the recipe's precision.
         Raises: TrialFailed if the network cannot be built.
         """
-        signature = setting.signature()
+        signature, seed = setting.signature(), setting.recipe.training.seed
         known = self._programs.pop(signature, None) if signature is not None else None
+        if known is not None and known.start is not None and known.start.seed == seed:
+            known.begin_again(setting.recipe)  # as all trials of a sweep have one seed
+            return known
         summary = _summary(setting) if known is None else known.summary
-        _set_seeds(setting.recipe.training.seed, of_backend=signature is None)
-        fresh = _assemble(setting, summary)
+        _set_seeds(seed, of_backend=signature is None)
+        program = _assemble(setting, summary)
+        if signature is not None:
+            program = replace(program, start=Start.of(program.variables(), seed))
         if known is None:
-            return fresh
-        for variable, value in zip(known.variables(), fresh.variables(), strict=True):
-            variable.assign(value)
+            return program
+        known = replace(known, start=program.start)
+        known.begin_again(setting.recipe)
         return known
 
     def give_back(self, program: Program, setting: Setting) -> None:
