@@ -42,7 +42,7 @@ def test_parts_are_changed_in_the_fast_recipe_itself() -> None:
     whole, fast = part(PARTS[0], 2, images="digits", quick=False).flat(), read_recipe(FAST, {}).flat()
     apart = {key for key in whole.keys() | fast.keys() if whole.get(key) != fast.get(key)}
     schedule = {"optimizer.schedule.warmup_epochs", "training.epochs"}
-    assert apart == {"data.reference", "data.train_limit", "training.seed"} | schedule
+    assert apart == {"data.reference", "data.train_limit", "training.seed", "precision"} | schedule
     shares = [
         settings["optimizer.schedule.warmup_epochs"] / settings["training.epochs"]
         for settings in (whole, fast)
