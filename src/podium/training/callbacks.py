@@ -84,9 +84,8 @@ class AveragedWeights(keras.callbacks.Callback):  # type: ignore[misc]
         optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
         pairs = zip(optimizer._trainable_variables, optimizer._model_variables_moving_average, strict=True)
         for weight, average in pairs:
-            if (
-                not weight.trainable
-            ):  # a backbone that is kept: its average is itself, without the rounding of a mean
+            # A backbone that is kept: its average is itself, without the rounding of a mean.
+            if not weight.trainable:
                 average.assign(weight)
                 continue
             [held] = _copies([weight])
